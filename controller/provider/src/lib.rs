@@ -1,1 +1,46 @@
-//! `skyserve-provider`
+//! What runs replicas. One trait, [`Provider`]; [`process`] runs them as local processes.
+//!
+//! Every call is idempotent by the replica's uid, so the controller may repeat it after a crash or a
+//! lost reply:
+//! * [`Provider::launch`] of a uid that exists adopts it; of one that was terminated does nothing.
+//! * [`Provider::terminate`] of a uid that does not exist succeeds, and makes a launch of it that is
+//!   still under way anywhere come to nothing.
+//! * A uid is never started twice, and nothing but resources of that uid is ever touched.
+#![forbid(unsafe_code)]
+
+pub mod process;
+
+use skyserve_model::{LaunchSpec, Observation, ReplicaUid};
+use std::future::Future;
+use tokio::sync::mpsc;
+
+/// Runs replicas.
+pub trait Provider: Send + Sync + 'static {
+    /// Makes sure that the replica's resource exists. Returns once it does, or never will by itself;
+    /// how it goes on from there is [observed](Provider::observe).
+    fn launch(&self, spec: &LaunchSpec) -> impl Future<Output = Result<(), ProviderError>> + Send;
+
+    /// Ends the replica and removes its resource: first asks it to end, after `grace_ms` insists.
+    /// Returns once nothing of it is left but its log.
+    fn terminate(&self, uid: &ReplicaUid, grace_ms: u64) -> impl Future<Output = Result<(), ProviderError>> + Send;
+
+    /// Every resource of this home, with its present phase.
+    fn list(&self) -> impl Future<Output = Result<Vec<Observation>, ProviderError>> + Send;
+
+    /// Starts to report changes of every resource of this home (present and future), each at least
+    /// once with its present phase. Reports end when the receiver is dropped.
+    fn observe(&self) -> mpsc::Receiver<Observation>;
+}
+
+/// Why a call failed, and whether to try again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ProviderError {
+    /// For a person: what happened and what to do next.
+    pub message: String,
+    /// Whether the same call may succeed later without anybody doing anything.
+    pub retryable: bool,
+}
+
+/// Reports that may wait for the controller; a provider blocks beyond it, and loses none.
+pub const OBSERVATIONS_QUEUED_MAX: usize = 1024;
