@@ -1,1 +1,30 @@
-//! `skyserve-spec`
+//! What a user asks for: a service YAML and `~/.sky/config.yaml`, read, judged and normalised.
+//!
+//! [`load`] turns the bytes of a service YAML into a [`TaskSpec`] with every default filled in, or
+//! into a [`SpecError`] that names the field, the value, the rule and the line. [`config`] does the
+//! same for the configuration file.
+//!
+//! Invariants:
+//! * No input or output: callers read files and hand over bytes. No clock, no randomness.
+//! * Any bytes give a value or an error, never a panic, in time and memory bounded by the limits
+//!   of [`skyserve_yaml`].
+//! * No accepted field is silently ignored: it is honoured, or named in [`Loaded::warnings`], or
+//!   named in [`Loaded::refusals`].
+//! * Verdicts and normalised values are SkyPilot 0.14.1's, stricter only where a value cannot work.
+#![forbid(unsafe_code)]
+
+mod amount;
+mod error;
+mod name;
+mod resources;
+mod secrets;
+mod service;
+mod task;
+
+pub use amount::Amount;
+pub use error::SpecError;
+pub use name::{NameError, make_service_name, validate_service_name};
+pub use resources::{Autostop, Infra, Resource, Resources, ResourcesKind};
+pub use secrets::{ManagedSecret, Secrets};
+pub use service::{LoadBalancingPolicy, Probe, ProbeMethod, ServiceSpec, TargetQps, Tls};
+pub use task::{LaunchAmounts, TaskSpec, Workdir};

@@ -1,0 +1,1 @@
+//! `skyserve-yaml`
