@@ -30,10 +30,6 @@ number!(
     /// One controller's tenure; grows with every controller start.
     Epoch
 );
-number!(
-    /// A durable intent to launch or terminate; unique within a home.
-    OperationId
-);
 
 /// Milliseconds since the Unix epoch, as the driver's clock counts them (never backwards within one
 /// process).

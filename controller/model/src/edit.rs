@@ -1,0 +1,133 @@
+//! Changes to a service: made in memory, written down as rows, and taken back if they cannot be
+//! stored.
+//!
+//! Invariants:
+//! * What is in memory and not in the store is exactly what an [`Undo`] can take back.
+//! * A row that did not change is not written.
+
+use crate::ids::ReplicaId;
+use crate::replica::Replica;
+use crate::rules::VersionRules;
+use crate::service::{Head, Service};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One row to write. A list of these is one transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A new service with its first version; fails if the name is taken.
+    InsertService {
+        head: Head,
+        rules: Arc<VersionRules>,
+        source: String,
+    },
+    UpdateService(Head),
+    /// The service, its versions and whatever replicas it has left.
+    DeleteService {
+        name: String,
+    },
+    /// Fails if the id or the uid was ever used.
+    InsertReplica {
+        service: String,
+        replica: Replica,
+    },
+    UpdateReplica {
+        service: String,
+        replica: Replica,
+    },
+    DeleteReplica {
+        service: String,
+        id: ReplicaId,
+    },
+}
+
+/// How a service was before a step.
+#[derive(Debug, Default)]
+#[must_use = "changes that are not stored must be undone"]
+pub struct Undo {
+    head: Option<Head>,
+    replicas: BTreeMap<ReplicaId, Option<Replica>>,
+}
+
+impl Undo {
+    /// Replicas that the step looked at to change.
+    pub fn touched(&self) -> impl Iterator<Item = ReplicaId> {
+        self.replicas.keys().copied()
+    }
+}
+
+/// A service while a step changes it.
+#[derive(Debug)]
+pub(crate) struct Edit<'a> {
+    service: &'a mut Service,
+    undo: Undo,
+}
+
+impl<'a> Edit<'a> {
+    pub(crate) fn new(service: &'a mut Service) -> Self {
+        Self { service, undo: Undo::default() }
+    }
+
+    pub(crate) fn service(&self) -> &Service {
+        self.service
+    }
+
+    pub(crate) fn head_mut(&mut self) -> &mut Head {
+        self.undo.head.get_or_insert_with(|| self.service.head.clone());
+        &mut self.service.head
+    }
+
+    pub(crate) fn replica_mut(&mut self, id: ReplicaId) -> Option<&mut Replica> {
+        let replica = self.service.replicas.get_mut(&id)?;
+        self.undo.replicas.entry(id).or_insert_with(|| Some(replica.clone()));
+        Some(replica)
+    }
+
+    pub(crate) fn insert(&mut self, replica: Replica) {
+        self.undo.replicas.entry(replica.id).or_insert(None);
+        self.service.replicas.insert(replica.id, replica);
+    }
+
+    pub(crate) fn remove(&mut self, id: ReplicaId) {
+        if let Some(replica) = self.service.replicas.remove(&id) {
+            self.undo.replicas.entry(id).or_insert(Some(replica));
+        }
+    }
+
+    /// The rows that differ from before, and how to go back.
+    pub(crate) fn finish(self) -> (Vec<Change>, Undo) {
+        let Self { service, undo } = self;
+        let name = || service.head.name.clone();
+        let mut changes = Vec::new();
+        if undo.head.as_ref().is_some_and(|before| *before != service.head) {
+            changes.push(Change::UpdateService(service.head.clone()));
+        }
+        for (id, before) in &undo.replicas {
+            match (before, service.replicas.get(id)) {
+                (None, None) => {}
+                (Some(before), Some(after)) if before == after => {}
+                (Some(_), Some(after)) => {
+                    changes.push(Change::UpdateReplica { service: name(), replica: after.clone() });
+                }
+                (None, Some(after)) => changes.push(Change::InsertReplica { service: name(), replica: after.clone() }),
+                (Some(_), None) => changes.push(Change::DeleteReplica { service: name(), id: *id }),
+            }
+        }
+        (changes, undo)
+    }
+}
+
+impl Service {
+    /// Takes back the step that gave `undo`, which must be the latest.
+    pub fn undo(&mut self, undo: Undo) {
+        if let Some(head) = undo.head {
+            self.head = head;
+        }
+        for (id, before) in undo.replicas {
+            match before {
+                Some(replica) => self.replicas.insert(id, replica),
+                None => self.replicas.remove(&id),
+            };
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! One service: what the user asked for, and the replicas that carry it out.
+
+use crate::ids::{ReplicaId, ReplicaUid, Timestamp, Version};
+use crate::replica::{OperationKind, Replica, ReplicaStatus};
+use crate::rules::VersionRules;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A service with its replicas.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    pub head: Head,
+    pub rules: Arc<VersionRules>,
+    pub replicas: BTreeMap<ReplicaId, Replica>,
+}
+
+/// All of a service but its replicas and its rules, as its row in the database holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub name: String,
+    /// Distinguishes services that had the same name one after the other; grows, never used twice.
+    pub incarnation: u64,
+    pub version: Version,
+    pub created_at: Timestamp,
+    /// Where its endpoint listens.
+    pub listen: SocketAddr,
+    /// Whether the load balancer has said that it listens there.
+    pub endpoint_confirmed: bool,
+    pub next_replica_id: ReplicaId,
+    /// Since when at least one replica has been ready without a break (UPTIME).
+    pub ready_since: Option<Timestamp>,
+    /// Whether any replica of this version was ever ready.
+    pub ever_ready: bool,
+    /// Failures since the last replica that stayed ready; decides the pause before the next launch.
+    pub failures_in_a_row: u32,
+    /// No launch before.
+    pub launch_not_before: Timestamp,
+    /// Why launching has been given up, if it has.
+    pub given_up: Option<String>,
+    /// The user's wish that it be gone.
+    pub shutdown: Option<Shutdown>,
+}
+
+/// `down`, as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {
+    pub since: Timestamp,
+    /// Forget replicas that cannot be removed.
+    pub purge: bool,
+}
+
+/// SkyServe's service statuses, by its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ServiceStatus {
+    /// Accepted; its endpoint does not listen yet.
+    ControllerInit,
+    /// None is ready, and some are on their way.
+    ReplicaInit,
+    /// At least one replica is ready.
+    Ready,
+    /// None is ready, and none is on its way.
+    NoReplica,
+    /// It is being taken down.
+    ShuttingDown,
+    /// Its replicas fail again and again; launching has been given up.
+    Failed,
+    /// It is being taken down, and some replica cannot be removed.
+    FailedCleanup,
+    /// The controller itself does not answer.
+    ControllerFailed,
+}
+
+impl ServiceStatus {
+    /// Every status.
+    pub const ALL: [Self; 8] = [
+        Self::ControllerInit,
+        Self::ReplicaInit,
+        Self::Ready,
+        Self::NoReplica,
+        Self::ShuttingDown,
+        Self::Failed,
+        Self::FailedCleanup,
+        Self::ControllerFailed,
+    ];
+
+    /// SkyServe's name, as shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ControllerInit => "CONTROLLER_INIT",
+            Self::ReplicaInit => "REPLICA_INIT",
+            Self::Ready => "READY",
+            Self::NoReplica => "NO_REPLICA",
+            Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::Failed => "FAILED",
+            Self::FailedCleanup => "FAILED_CLEANUP",
+            Self::ControllerFailed => "CONTROLLER_FAILED",
+        }
+    }
+}
+
+impl fmt::Display for ServiceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl Service {
+    /// A service that has just been asked for.
+    pub fn new(name: String, incarnation: u64, listen: SocketAddr, rules: VersionRules, now: Timestamp) -> Self {
+        let head = Head {
+            name,
+            incarnation,
+            version: Version(1),
+            created_at: now,
+            listen,
+            endpoint_confirmed: false,
+            next_replica_id: ReplicaId(1),
+            ready_since: None,
+            ever_ready: false,
+            failures_in_a_row: 0,
+            launch_not_before: now,
+            given_up: None,
+            shutdown: None,
+        };
+        Self { head, rules: Arc::new(rules), replicas: BTreeMap::new() }
+    }
+
+    /// The uid that replica `id` of this service has at every provider.
+    pub fn uid(&self, id: ReplicaId) -> ReplicaUid {
+        ReplicaUid::new(&self.head.name, self.head.incarnation, id)
+    }
+
+    /// The id of the replica `uid`, if it is or can be one of this service's.
+    pub fn replica_id(&self, uid: &ReplicaUid) -> Option<ReplicaId> {
+        let id = ReplicaId(uid.as_str().rsplit('-').next()?.parse().ok()?);
+        (self.uid(id) == *uid).then_some(id)
+    }
+
+    /// How many replicas there should be.
+    pub fn target(&self) -> usize {
+        if self.head.shutdown.is_some() { 0 } else { self.rules.replicas as usize }
+    }
+
+    /// Replicas that count towards the target.
+    pub fn alive(&self) -> impl DoubleEndedIterator<Item = &Replica> {
+        self.replicas.values().filter(|replica| replica.status.is_alive())
+    }
+
+    /// Replicas that get requests.
+    pub fn ready(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.values().filter(|replica| replica.status == ReplicaStatus::Ready)
+    }
+
+    /// Whether it has been taken down and nothing of it is left.
+    pub fn is_gone(&self) -> bool {
+        self.head.shutdown.is_some() && self.replicas.is_empty()
+    }
+
+    /// SkyServe's status.
+    pub fn status(&self) -> ServiceStatus {
+        let head = &self.head;
+        let cleanup_failed = || self.replicas.values().any(|replica| replica.status == ReplicaStatus::FailedCleanup);
+        if head.shutdown.is_some() {
+            return if cleanup_failed() { ServiceStatus::FailedCleanup } else { ServiceStatus::ShuttingDown };
+        }
+        if self.ready().next().is_some() {
+            return ServiceStatus::Ready;
+        }
+        if head.given_up.is_some() {
+            return ServiceStatus::Failed;
+        }
+        if !head.endpoint_confirmed {
+            return ServiceStatus::ControllerInit;
+        }
+        let initialising = self.alive().any(|replica| replica.status != ReplicaStatus::NotReady);
+        if self.target() > 0 && (initialising || !head.ever_ready) {
+            ServiceStatus::ReplicaInit
+        } else {
+            ServiceStatus::NoReplica
+        }
+    }
+
+    /// The reason for the status, for a person, where there is one to give.
+    pub fn status_reason(&self) -> Option<String> {
+        let cleanup = || self.replicas.values().find(|replica| replica.status == ReplicaStatus::FailedCleanup);
+        match self.status() {
+            ServiceStatus::Failed => self.head.given_up.clone(),
+            ServiceStatus::FailedCleanup => cleanup().map(|replica| {
+                let reason = replica.reason.as_deref().unwrap_or("no reason was given");
+                format!("replica {} cannot be removed: {reason}", replica.id)
+            }),
+            ServiceStatus::ControllerInit => {
+                Some(format!("waiting for the endpoint to listen on {}", self.head.listen))
+            }
+            ServiceStatus::ReplicaInit | ServiceStatus::NoReplica => {
+                let newest = self.replicas.values().next_back()?;
+                let reason = newest.reason.as_deref()?;
+                Some(format!("replica {} is {}: {reason}", newest.id, newest.status))
+            }
+            ServiceStatus::Ready | ServiceStatus::ShuttingDown | ServiceStatus::ControllerFailed => None,
+        }
+    }
+
+    /// The next moment at which [`step`](crate::step::step) has something to do without any event.
+    /// `None` while only events can change anything.
+    pub fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let operations =
+            self.replicas.values().filter_map(|replica| replica.operation).map(|operation| operation.not_before);
+        let short_of_replicas = self.head.given_up.is_none() && self.alive().count() < self.target();
+        let launch = short_of_replicas.then_some(self.head.launch_not_before);
+        operations.chain(launch).filter(|moment| *moment > now).min()
+    }
+
+    /// Replicas whose operation of `kind` is due.
+    pub fn due(&self, kind: OperationKind, now: Timestamp) -> impl Iterator<Item = &Replica> {
+        self.replicas.values().filter(move |replica| {
+            replica.operation.is_some_and(|operation| operation.kind == kind && operation.not_before <= now)
+        })
+    }
+}
