@@ -125,6 +125,18 @@ impl Home {
     pub fn log_dir(&self) -> PathBuf {
         self.serve_dir().join("logs")
     }
+    /// What init supervises, written by init for `status` to show.
+    pub fn init_status(&self) -> PathBuf {
+        self.serve_dir().join("init.json")
+    }
+    /// Output of the setup script.
+    pub fn setup_log(&self) -> PathBuf {
+        self.log_dir().join("setup.log")
+    }
+    /// Output of the run script with this id.
+    pub fn run_log(&self, id: u64) -> PathBuf {
+        self.log_dir().join(format!("run-{id}.log"))
+    }
     /// Output of init itself.
     pub fn init_log(&self) -> PathBuf {
         self.log_dir().join("init.log")

@@ -83,9 +83,17 @@ pub enum Start {
     Restart,
 }
 
+/// Which of a home's scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptKind {
+    Setup,
+    Run(RunId),
+}
+
 /// A file that should be a script and cannot be run.
 #[derive(Debug)]
 pub struct Damaged {
+    pub script: ScriptKind,
     pub path: PathBuf,
     pub damage: Damage,
 }
@@ -192,7 +200,7 @@ impl<F: Files> Scripts<F> {
         if self.exists(&setup)? {
             match self.check(&setup) {
                 Ok(()) => replay.setup = Some(setup.clone()),
-                Err(damage) => replay.damaged.push(Damaged { path: setup.clone(), damage }),
+                Err(damage) => replay.damaged.push(Damaged { script: ScriptKind::Setup, path: setup.clone(), damage }),
             }
         }
         for id in self.run_ids()? {
@@ -200,7 +208,7 @@ impl<F: Files> Scripts<F> {
             let verdict = if replay.runs.len() < RUN_SCRIPTS_MAX { self.check(&path) } else { Err(Damage::TooMany) };
             match verdict {
                 Ok(()) => replay.runs.push((id, path)),
-                Err(damage) => replay.damaged.push(Damaged { path, damage }),
+                Err(damage) => replay.damaged.push(Damaged { script: ScriptKind::Run(id), path, damage }),
             }
         }
         self.sort_out_other_files(&mut replay)?;
