@@ -146,7 +146,7 @@ fn merge_sources(value: Node) -> Result<Vec<Entry>, Error> {
 /// `base` with `over` on top: a key keeps its first place and takes its last value.
 fn overlay(base: Vec<Entry>, over: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::with_capacity(base.len());
-    let mut places = HashMap::with_capacity(base.len());
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(base.len());
     for entry in base.into_iter().chain(over) {
         match places.entry(identity(&entry.key.value)) {
             Occupied(place) => entries[*place.get()].value = entry.value,
