@@ -1,1 +1,139 @@
-//! `skyserve-controller`
+//! The controller: the one that decides about services and replicas, and the only writer of the
+//! database. See [`core`] for how it decides, `driver` for how that meets the world.
+//!
+//! It may be killed at any instant: what it decided is stored before it acts, and its successor goes on
+//! from there. Traffic does not pass through it.
+#![forbid(unsafe_code)]
+
+mod admit;
+mod api_server;
+mod balancer;
+mod bundles;
+mod clock;
+pub mod core;
+mod driver;
+mod notify;
+mod probe;
+mod routes;
+mod view;
+
+use crate::clock::Clock;
+use crate::core::{Core, CoreOptions, Fatal};
+use crate::driver::{Control, Message, Snapshot};
+use skyserve_home::{Home, HomeError};
+use skyserve_provider::Provider;
+use skyserve_recovery::{Lease, LeaseError, SqliteStore, StoreError};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// How long a starting controller waits for its predecessor to let go.
+const LEASE_WAIT: Duration = Duration::from_secs(10);
+
+/// What the controller needs to run.
+#[derive(Debug)]
+pub struct Options {
+    pub home: Home,
+    pub core: CoreOptions,
+}
+
+/// Why the controller did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the provider cannot start: {0}")]
+    Provider(std::io::Error),
+    #[error("the control socket {path} cannot be opened: {source}")]
+    Socket { path: PathBuf, source: std::io::Error },
+    #[error("the controller's threads cannot start: {0}")]
+    Runtime(std::io::Error),
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// Runs the controller until SIGTERM or SIGINT. Replicas go on without it.
+pub fn run<P: Provider>(options: Options, provider: impl FnOnce(&Home) -> std::io::Result<P>) -> Result<(), ControllerError> {
+    let Options { home, core: core_options } = options;
+    home.make_dirs()?;
+    let lease = Lease::acquire_within(&home.controller_lock(), LEASE_WAIT)?;
+    bundles::remove_partial(&home);
+    let clock = Clock::start();
+    let published = skyserve_routes::read(&home.routes_file()).map(|table| table.epoch).unwrap_or(0);
+    let opened = SqliteStore::open(&home.database(), skyserve_model::Epoch(published))?;
+    tracing::info!(epoch = opened.epoch.0, services = opened.services.len(), "the controller starts");
+    let core = Core::new(core_options, opened.store, opened.epoch, opened.next_incarnation, opened.services, clock.now());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControllerError::Runtime)?;
+    let result = runtime.block_on(async {
+        let provider = Arc::new(provider(&home).map_err(ControllerError::Provider)?);
+        serve(home, clock, core, provider).await
+    });
+    // What is under way ends with the process: it is derived again from the store.
+    runtime.shutdown_background();
+    drop(lease);
+    result
+}
+
+async fn serve<P: Provider>(
+    home: Home,
+    clock: Clock,
+    core: driver::ControllerCore,
+    provider: Arc<P>,
+) -> Result<(), ControllerError> {
+    let path = home.control_socket();
+    let listener = api_server::bind(&path).map_err(|source| ControllerError::Socket { path: path.clone(), source })?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ControllerError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Runtime)?;
+    let (messages, inbox) = mpsc::channel(driver::MESSAGES_QUEUED_MAX);
+    let (snapshot, snapshots) = watch::channel(Snapshot::of(&core));
+    let (awaits_load, often) = watch::channel(true);
+    let control = Control {
+        core,
+        clock,
+        home: home.clone(),
+        provider: Arc::clone(&provider),
+        io: tokio::runtime::Handle::current(),
+        messages: messages.clone(),
+        snapshot,
+        awaits_load,
+        probes: HashMap::new(),
+        publish_again_at: None,
+    };
+    let (ended, end) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        let result = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(ControllerError::Runtime)
+            .and_then(|runtime| runtime.block_on(control.run(inbox)).map_err(ControllerError::Fatal));
+        let _ = ended.send(result);
+    });
+    let thread = thread.map_err(ControllerError::Runtime)?;
+    tokio::spawn(driver::observe(provider, clock, messages.clone()));
+    tokio::spawn(driver::follow_load(home.clone(), often, messages.clone()));
+    tokio::spawn(api_server::serve(listener, api_server::Api { home, messages: messages.clone(), snapshot: snapshots }));
+    notify::ready();
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let _ = messages.send(Message::Stop).await;
+        std::future::pending::<()>().await;
+    };
+    let result = tokio::select! {
+        // The thread ends without an answer only if it panicked: start again from the store.
+        result = end => result.unwrap_or_else(|_| Err(ControllerError::Runtime(std::io::Error::other("the control thread panicked")))),
+        () = stop => Ok(()),
+    };
+    let _ = thread.join();
+    let _ = std::fs::remove_file(&path);
+    result
+}

@@ -56,8 +56,8 @@ pub struct ServiceView {
     /// SkyServe's service status, such as `READY`.
     pub status: String,
     pub status_reason: Option<String>,
-    /// Seconds for which a replica has been ready without a break.
-    pub uptime_seconds: Option<u64>,
+    /// Since when a replica has been ready without a break.
+    pub ready_since_ms: Option<u64>,
     pub created_at_ms: u64,
     /// `http://127.0.0.1:30001`; present as soon as it is decided.
     pub endpoint: String,

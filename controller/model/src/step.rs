@@ -16,6 +16,7 @@ use crate::launch::{Ended, Phase, Stage};
 use crate::limits;
 use crate::replica::{Operation, OperationKind, Replica, ReplicaStatus};
 use crate::service::{Service, Shutdown};
+use std::net::SocketAddr;
 
 /// Something that happened to a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,9 @@ pub enum Event {
     Drained { replica: ReplicaId },
     /// The load balancer listens at the service's address.
     EndpointListens,
+    /// The load balancer cannot listen at the service's address: use this one, if the first was never
+    /// given to anybody.
+    EndpointMoves { listen: SocketAddr },
     /// The user wants one replica gone (it is replaced).
     TerminateReplica { replica: ReplicaId, purge: bool },
     /// The user wants the service gone.
@@ -62,6 +66,11 @@ pub fn step(service: &mut Service, event: &Event, now: Timestamp) -> (Vec<Change
         Event::Probed { replica, result } => probed(&mut edit, *replica, result, now),
         Event::Drained { replica } => drained(&mut edit, *replica, now),
         Event::EndpointListens => edit.head_mut().endpoint_confirmed = true,
+        Event::EndpointMoves { listen } => {
+            if !edit.service().head.endpoint_confirmed {
+                edit.head_mut().listen = *listen;
+            }
+        }
         Event::TerminateReplica { replica, purge } => {
             let reason = format!("replica {replica} was taken down by `down --replica-id`");
             terminate_by_decision(&mut edit, *replica, &reason, *purge, now);

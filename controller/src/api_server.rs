@@ -1,0 +1,238 @@
+//! The control API (its shapes: `skyserve-api`), on a Unix socket that only this user can open.
+//!
+//! Reads are answered from the latest snapshot and never wait for the control thread; requests that
+//! change something are messages to it.
+
+use crate::admit;
+use crate::bundles;
+use crate::core::{Fatal, Refusal, RequestError};
+use crate::driver::{ControllerCore, Message, Snapshot};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use skyserve_api::{ErrorBody, JSON_BYTES_MAX, ReplicaView, ServiceView, UpRequest};
+use skyserve_home::Home;
+use skyserve_model::{ReplicaId, Timestamp};
+use skyserve_spec::{Command, LoadOptions, Target, validate_service_name};
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+/// Clients served at once; more wait in the socket's backlog.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a client that asks for changes waits for one.
+const CHANGES_WAIT: Duration = Duration::from_secs(20);
+/// Longest wait for a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest service name: it is part of folder names, which hold 255 bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// What the handlers need.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) home: Home,
+    pub(crate) messages: mpsc::Sender<Message>,
+    pub(crate) snapshot: watch::Receiver<Snapshot>,
+}
+
+struct Failure {
+    status: StatusCode,
+    body: ErrorBody,
+}
+
+impl Failure {
+    fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, body: ErrorBody { error: error.into(), details: Vec::new() } }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::Conflict(_) => StatusCode::CONFLICT,
+            Refusal::NotFound(_) => StatusCode::NOT_FOUND,
+            Refusal::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, refusal.to_string())
+    }
+}
+
+/// Binds the socket; an earlier controller's is replaced (its lease is ours by now).
+pub(crate) fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until the future is dropped.
+pub(crate) async fn serve(listener: UnixListener, api: Api) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("the control socket cannot take a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let api = api.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let api = api.clone();
+                async move { Ok::<_, Infallible>(api.answer(request).await) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = connection.await {
+                tracing::debug!("a control connection ended early: {error}");
+            }
+            drop(slot);
+        });
+    }
+}
+
+impl Api {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match self.route(request).await {
+            Ok(response) => response,
+            Err(failure) => json(failure.status, &failure.body),
+        }
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {
+        let path = request.uri().path().to_owned();
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let parts: Vec<&str> = path.split('/').skip(1).collect();
+        match (request.method(), parts.as_slice()) {
+            (&Method::GET, ["v1", "controller"]) => Ok(json(StatusCode::OK, &self.snapshot.borrow().controller)),
+            (&Method::GET, ["v1", "services"]) => Ok(json(StatusCode::OK, &self.snapshot.borrow().changes().services)),
+            (&Method::GET, ["v1", "services", name]) => Ok(json(StatusCode::OK, &self.find(name)?)),
+            (&Method::GET, ["v1", "changes"]) => self.changes(&query).await,
+            (&Method::POST, ["v1", "services"]) => self.up(request).await,
+            (&Method::DELETE, ["v1", "services", name]) => {
+                let (name, purge) = ((*name).to_owned(), wants_purge(&query));
+                let view = self.change(move |core, now| core.down(&name, purge, now)).await?;
+                Ok(json(StatusCode::ACCEPTED, &*view))
+            }
+            (&Method::DELETE, ["v1", "services", name, "replicas", id]) => self.terminate(name, id, wants_purge(&query)).await,
+            (&Method::PUT, ["v1", "bundles", digest]) => {
+                let stored = bundles::store(&self.home, digest, request.into_body()).await;
+                let created = stored.map_err(|error| Failure::new(error.status(), error.to_string()))?;
+                let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+                Ok(json(status, &serde_json::json!({ "bundle": digest })))
+            }
+            _ => Err(Failure::new(StatusCode::NOT_FOUND, format!("The control API has no {} {path}.", request.method()))),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<ServiceView, Failure> {
+        let snapshot = self.snapshot.borrow();
+        let found = snapshot.services.iter().find(|view| view.name == name);
+        found.map(|view| ServiceView::clone(view)).ok_or_else(|| {
+            Failure::new(StatusCode::NOT_FOUND, format!("Service {name} does not exist; `status` lists those that do."))
+        })
+    }
+
+    async fn changes(&self, query: &str) -> Result<Response<Full<Bytes>>, Failure> {
+        let after = query.strip_prefix("after=").and_then(|number| number.parse::<u64>().ok());
+        let after = after.ok_or_else(|| Failure::new(StatusCode::BAD_REQUEST, "say after which revision: ?after=NUMBER"))?;
+        let mut snapshot = self.snapshot.clone();
+        let newer = snapshot.wait_for(|snapshot| snapshot.controller.revision != after);
+        let _ = tokio::time::timeout(CHANGES_WAIT, newer).await;
+        Ok(json(StatusCode::OK, &self.snapshot.borrow().changes()))
+    }
+
+    async fn terminate(&self, name: &str, id: &str, purge: bool) -> Result<Response<Full<Bytes>>, Failure> {
+        let id: u64 = id.parse().map_err(|_| Failure::new(StatusCode::BAD_REQUEST, format!("{id} is not a replica id")))?;
+        let name = name.to_owned();
+        let before = self.find(&name)?;
+        let view = self.change(move |core, now| core.terminate_replica(&name, ReplicaId(id), purge, now)).await?;
+        let replica = view.replicas.iter().chain(&before.replicas).find(|replica| replica.id == id);
+        Ok(json::<Option<&ReplicaView>>(StatusCode::ACCEPTED, &replica))
+    }
+
+    async fn up(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {
+        let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect().await.map_err(|error| {
+            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The request was not taken: {error} (at most {JSON_BYTES_MAX} bytes)."))
+        })?;
+        let bad_request = |error: String| Failure::new(StatusCode::BAD_REQUEST, error);
+        let up: UpRequest = serde_json::from_slice(&body.to_bytes()).map_err(|error| bad_request(error.to_string()))?;
+        validate_service_name(&up.name).map_err(|error| bad_request(error.to_string()))?;
+        if up.name.len() > NAME_BYTES_MAX {
+            let bytes = up.name.len();
+            return Err(bad_request(format!("The service name has {bytes} bytes, at most {NAME_BYTES_MAX} fit: choose a shorter one.")));
+        }
+        let options = LoadOptions {
+            command: Command::ServeUp,
+            envs: up.envs.clone(),
+            secrets: up.secrets.clone(),
+            target: Target::LocalProcesses,
+        };
+        let loaded = skyserve_spec::load(up.source.as_bytes(), &up.file_name, &options).map_err(|error| bad_request(error.to_string()))?;
+        if !loaded.refusals.is_empty() {
+            let error = format!("Service {} asks for what cannot be done here yet.", up.name);
+            return Err(Failure { status: StatusCode::BAD_REQUEST, body: ErrorBody { error, details: loaded.refusals } });
+        }
+        if let Some(digest) = up.bundle.as_deref().filter(|digest| !bundles::exists(&self.home, digest)) {
+            return Err(bad_request(format!("Bundle {digest} was not uploaded: run `up` again.")));
+        }
+        let rules = admit::rules(&loaded.task, up.bundle);
+        let view = self.change(move |core, now| core.up(&up.name, rules, up.source, &port_is_free, now)).await?;
+        Ok(json(StatusCode::CREATED, &*view))
+    }
+
+    /// Has the control thread do something that a user asked for.
+    async fn change<F>(&self, action: F) -> Result<Arc<ServiceView>, Failure>
+    where
+        F: FnOnce(&mut ControllerCore, Timestamp) -> Result<Arc<ServiceView>, RequestError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel::<Result<Arc<ServiceView>, Refusal>>();
+        let request = move |core: &mut ControllerCore, now: Timestamp| -> Result<(), Fatal> {
+            let result = match action(core, now) {
+                Ok(view) => Ok(view),
+                Err(RequestError::Refused(refusal)) => Err(refusal),
+                Err(RequestError::Fatal(fatal)) => return Err(fatal),
+            };
+            // A client that left does not undo what it asked for.
+            let _ = reply.send(result);
+            Ok(())
+        };
+        let stopped = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "The controller is restarting: ask `status` whether it was done.");
+        self.messages.send(Message::Request(Box::new(request))).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?.map_err(Failure::from)
+    }
+}
+
+fn wants_purge(query: &str) -> bool {
+    query.split('&').any(|pair| pair == "purge=true")
+}
+
+/// Whether the endpoint's address can be listened on now. The load balancer finds out for certain.
+fn port_is_free(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_ok()
+}
+
+fn json<T: Serialize + ?Sized>(status: StatusCode, value: &T) -> Response<Full<Bytes>> {
+    let body = serde_json::to_vec(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}").into_bytes());
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}

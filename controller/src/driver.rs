@@ -1,0 +1,252 @@
+//! Runs the core on the real world.
+//!
+//! One thread owns the core, the database and the route table file: it decides, stores, publishes, and
+//! hands out work. Everything that waits for somebody else (provider calls, probes, the load
+//! balancer, the API) runs on the IO runtime and tells the control thread by message. So a slow disk
+//! delays decisions only, and a slow replica delays nothing.
+
+use crate::balancer;
+use crate::clock::Clock;
+use crate::core::{Core, Fatal, Input, Output};
+use crate::probe;
+use skyserve_api::{Changes, ControllerView, ServiceView};
+use skyserve_home::Home;
+use skyserve_model::{CallFailure, OperationKind, ReplicaId, ReplicaUid, Timestamp};
+use skyserve_provider::{Provider, ProviderError};
+use skyserve_recovery::SqliteStore;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+/// Messages that may wait for the control thread; senders wait beyond it.
+pub(crate) const MESSAGES_QUEUED_MAX: usize = 4096;
+/// Messages taken before routes are published and work is handed out: groups what comes at once.
+const MESSAGES_AT_ONCE_MAX: usize = 256;
+/// How often the load balancer is asked while something waits for its answer.
+const REPORT_INTERVAL_BUSY: Duration = Duration::from_millis(20);
+/// How often it is asked otherwise.
+const REPORT_INTERVAL_IDLE: Duration = Duration::from_secs(10);
+/// Pause before a route table that could not be written is written again.
+const PUBLISH_RETRY_MS: u64 = 1_000;
+
+/// The core on its database.
+pub(crate) type ControllerCore = Core<SqliteStore>;
+
+/// What the control thread takes.
+pub(crate) enum Message {
+    Input(Input),
+    /// Something a user asked for; answers by itself.
+    Request(Box<dyn FnOnce(&mut ControllerCore, Timestamp) -> Result<(), Fatal> + Send>),
+    /// End now; what is under way is derived again at the next start.
+    Stop,
+}
+
+/// What the API shows, replaced as a whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) controller: ControllerView,
+    pub(crate) services: Vec<Arc<ServiceView>>,
+}
+
+impl Snapshot {
+    pub(crate) fn of(core: &ControllerCore) -> Self {
+        Self {
+            controller: ControllerView {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                process_id: std::process::id(),
+                epoch: core.epoch().0,
+                revision: core.revision(),
+                metrics_address: None,
+                trouble: core.trouble().map(str::to_owned),
+            },
+            services: core.views(),
+        }
+    }
+
+    pub(crate) fn changes(&self) -> Changes {
+        Changes {
+            revision: self.controller.revision,
+            services: self.services.iter().map(|view| ServiceView::clone(view)).collect(),
+        }
+    }
+}
+
+/// The control thread's surroundings.
+pub(crate) struct Control<P> {
+    pub(crate) core: ControllerCore,
+    pub(crate) clock: Clock,
+    pub(crate) home: Home,
+    pub(crate) provider: Arc<P>,
+    pub(crate) io: Handle,
+    pub(crate) messages: mpsc::Sender<Message>,
+    pub(crate) snapshot: watch::Sender<Snapshot>,
+    /// Whether the load balancer is to be asked often.
+    pub(crate) awaits_load: watch::Sender<bool>,
+    pub(crate) probes: HashMap<ReplicaUid, AbortHandle>,
+    pub(crate) publish_again_at: Option<Timestamp>,
+}
+
+impl<P: Provider> Control<P> {
+    /// Runs until it is told to stop, or cannot go on.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) -> Result<(), Fatal> {
+        loop {
+            self.flush()?;
+            let wake_at = self.core.wake_at().min(self.publish_again_at.unwrap_or(Timestamp(u64::MAX)));
+            let first = tokio::select! {
+                message = inbox.recv() => message,
+                () = tokio::time::sleep(self.clock.until(wake_at)) => continue,
+            };
+            let Some(first) = first else { return Ok(()) };
+            let mut next = Some(first);
+            let mut taken = 0;
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Input(input) => self.core.handle(input, self.clock.now())?,
+                    Message::Request(request) => request(&mut self.core, self.clock.now())?,
+                    Message::Stop => return Ok(()),
+                }
+                taken += 1;
+                if taken < MESSAGES_AT_ONCE_MAX {
+                    next = inbox.try_recv().ok();
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Fatal> {
+        let now = self.clock.now();
+        if self.publish_again_at.is_some_and(|moment| moment <= now) {
+            self.publish_again_at = None;
+            self.core.publish_failed();
+        }
+        for output in self.core.flush(now)? {
+            self.carry_out(output);
+        }
+        let revision = self.core.revision();
+        if self.snapshot.borrow().controller.revision != revision {
+            self.snapshot.send_replace(Snapshot::of(&self.core));
+        }
+        let awaits = self.core.awaits_load();
+        self.awaits_load.send_if_modified(|before| std::mem::replace(before, awaits) != awaits);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Publish(table) => {
+                if let Err(error) = skyserve_routes::publish(&self.home.routes_file(), &table) {
+                    tracing::error!("the load balancer keeps its present routes, trying again: {error}");
+                    self.publish_again_at = Some(self.clock.now().plus_ms(PUBLISH_RETRY_MS));
+                }
+            }
+            Output::List => {
+                let (provider, messages, began_at) = (Arc::clone(&self.provider), self.messages.clone(), self.clock.now());
+                self.io.spawn(async move {
+                    let input = match provider.list().await {
+                        Ok(observations) => Input::Listed { observations, began_at },
+                        Err(error) => Input::ListFailed { message: error.message },
+                    };
+                    let _ = messages.send(Message::Input(input)).await;
+                });
+            }
+            Output::Launch { service, replica, spec } => {
+                let provider = Arc::clone(&self.provider);
+                let uid = spec.uid.clone();
+                self.call(service, replica, uid, OperationKind::Launch, async move { provider.launch(&spec).await });
+            }
+            Output::Terminate { service, replica, uid, grace_ms } => {
+                let (provider, target) = (Arc::clone(&self.provider), uid.clone());
+                let call = async move { provider.terminate(&target, grace_ms).await };
+                self.call(service, replica, uid, OperationKind::Terminate, call);
+            }
+            Output::StartProbe { service, replica, uid, address, rules } => {
+                let messages = self.messages.clone();
+                let probed = uid.clone();
+                let task = self.io.spawn(async move {
+                    let report = |result| {
+                        let input = Input::Probed { service: service.clone(), replica, uid: probed.clone(), result };
+                        let messages = messages.clone();
+                        async move {
+                            let _ = messages.send(Message::Input(input)).await;
+                        }
+                    };
+                    probe::run(address, &rules.probe, report).await;
+                });
+                if let Some(earlier) = self.probes.insert(uid, task.abort_handle()) {
+                    earlier.abort();
+                }
+            }
+            Output::StopProbe { uid } => {
+                if let Some(task) = self.probes.remove(&uid) {
+                    task.abort();
+                }
+            }
+        }
+    }
+
+    fn call(
+        &self,
+        service: String,
+        replica: ReplicaId,
+        uid: ReplicaUid,
+        kind: OperationKind,
+        call: impl Future<Output = Result<(), ProviderError>> + Send + 'static,
+    ) {
+        let messages = self.messages.clone();
+        // A panic in a provider must not leave its operation under way for ever.
+        let call = self.io.spawn(call);
+        self.io.spawn(async move {
+            let result = match call.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(CallFailure { message: error.message, retryable: error.retryable }),
+                Err(error) => Err(CallFailure { message: format!("the call broke off: {error}"), retryable: true }),
+            };
+            let _ = messages.send(Message::Input(Input::Called { service, replica, uid, kind, result })).await;
+        });
+    }
+}
+
+/// Passes on what the provider sees, until either side ends.
+pub(crate) async fn observe<P: Provider>(provider: Arc<P>, clock: Clock, messages: mpsc::Sender<Message>) {
+    let mut observations = provider.observe();
+    while let Some(observation) = observations.recv().await {
+        let input = Input::Observed { observation, seen_at: clock.now() };
+        if messages.send(Message::Input(input)).await.is_err() {
+            return;
+        }
+    }
+    tracing::error!("the provider reports no more; the regular listing finds what changes");
+}
+
+/// Asks the load balancer for its report: often while something waits for it.
+pub(crate) async fn follow_load(home: Home, mut often: watch::Receiver<bool>, messages: mpsc::Sender<Message>) {
+    let socket = home.load_balancer_socket();
+    let mut answered = true;
+    loop {
+        match balancer::report(&socket).await {
+            Ok(report) => {
+                answered = true;
+                if messages.send(Message::Input(Input::Load(Box::new(report)))).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) if answered => {
+                tracing::warn!("the load balancer does not say how it is (init restarts it if it ended): {error}");
+                answered = false;
+            }
+            Err(_) => {}
+        }
+        let pause = if *often.borrow_and_update() { REPORT_INTERVAL_BUSY } else { REPORT_INTERVAL_IDLE };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = often.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
