@@ -1,0 +1,130 @@
+//! Reading back everything, once, when a controller starts.
+//!
+//! Invariants: what is returned satisfies what the model takes for granted (each replica's uid is its
+//! service's, no id is at or above the next one, every version has its rules); anything else is
+//! reported as damage, never guessed at.
+
+use crate::error::StoreError;
+use crate::values::{Cells, HEAD_COLUMNS, REPLICA_COLUMNS};
+use rusqlite::{Connection, OptionalExtension};
+use skyserve_model::{
+    Head, Operation, OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, Shutdown, Version,
+    VersionRules,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Every service with its replicas, by name.
+pub(crate) fn services(connection: &Connection, path: &Path) -> Result<Vec<Service>, StoreError> {
+    let mut services = heads(connection, path)?;
+    let sql = format!("SELECT service, {} FROM replicas ORDER BY service, id", REPLICA_COLUMNS.join(", "));
+    let sqlite = |source| StoreError::from_sqlite(path, source);
+    let mut statement = connection.prepare(&sql).map_err(sqlite)?;
+    let mut rows = statement.query([]).map_err(sqlite)?;
+    while let Some(row) = rows.next().map_err(sqlite)? {
+        let mut cells = Cells::new(row, "replicas", path);
+        let name = cells.text()?;
+        let Some(service) = services.get_mut(&name) else {
+            return Err(cells.damaged(format!("there is no service `{name}`")));
+        };
+        let replica = replica(&mut cells, &service.head)?;
+        service.replicas.insert(replica.id, replica);
+    }
+    Ok(services.into_values().collect())
+}
+
+/// The YAML of a version, as it was written.
+pub(crate) fn source(
+    connection: &Connection,
+    path: &Path,
+    service: &str,
+    version: Version,
+) -> Result<Option<String>, StoreError> {
+    let sqlite = |source| StoreError::from_sqlite(path, source);
+    let Ok(version) = i64::try_from(version.0) else { return Ok(None) };
+    connection
+        .prepare_cached("SELECT source FROM versions WHERE service = ?1 AND version = ?2")
+        .and_then(|mut statement| statement.query_row((service, version), |row| row.get(0)).optional())
+        .map_err(sqlite)
+}
+
+fn heads(connection: &Connection, path: &Path) -> Result<BTreeMap<String, Service>, StoreError> {
+    let columns: Vec<String> = HEAD_COLUMNS.iter().map(|column| format!("services.{column}")).collect();
+    let sql = format!(
+        "SELECT {}, versions.rules FROM services \
+         LEFT JOIN versions ON versions.service = services.name AND versions.version = services.version",
+        columns.join(", ")
+    );
+    let sqlite = |source| StoreError::from_sqlite(path, source);
+    let mut statement = connection.prepare(&sql).map_err(sqlite)?;
+    let mut rows = statement.query([]).map_err(sqlite)?;
+    let mut services = BTreeMap::new();
+    while let Some(row) = rows.next().map_err(sqlite)? {
+        let mut cells = Cells::new(row, "services", path);
+        let head = head(&mut cells)?;
+        let rules: VersionRules = match cells.optional_text()? {
+            Some(json) => serde_json::from_str(&json).map_err(|error| cells.damaged(error.to_string()))?,
+            None => return Err(cells.damaged(format!("version {} is not stored", head.version))),
+        };
+        services.insert(head.name.clone(), Service { head, rules: Arc::new(rules), replicas: BTreeMap::new() });
+    }
+    Ok(services)
+}
+
+fn head(cells: &mut Cells<'_>) -> Result<Head, StoreError> {
+    Ok(Head {
+        name: cells.text()?,
+        incarnation: cells.number()?,
+        version: Version(cells.number()?),
+        created_at: cells.moment()?,
+        listen: cells.address()?,
+        endpoint_confirmed: cells.flag()?,
+        next_replica_id: ReplicaId(cells.number()?),
+        ready_since: cells.optional_moment()?,
+        ever_ready: cells.flag()?,
+        failures_in_a_row: cells.count()?,
+        launch_not_before: cells.moment()?,
+        given_up: cells.optional_text()?,
+        shutdown: match cells.optional_moment()? {
+            Some(since) => Some(Shutdown { since, purge: cells.flag()? }),
+            None => cells.empty()?,
+        },
+    })
+}
+
+fn replica(cells: &mut Cells<'_>, head: &Head) -> Result<Replica, StoreError> {
+    let id = ReplicaId(cells.number()?);
+    if id >= head.next_replica_id {
+        return Err(cells.damaged(format!("the service's next replica id is {}", head.next_replica_id)));
+    }
+    let uid = ReplicaUid::new(&head.name, head.incarnation, id);
+    let stored = cells.text()?;
+    if stored != uid.as_str() {
+        return Err(cells.damaged(format!("`{stored}` is not the uid of this replica, `{uid}`")));
+    }
+    Ok(Replica {
+        id,
+        uid,
+        version: Version(cells.number()?),
+        status: cells.named(ReplicaStatus::parse)?,
+        status_since: cells.moment()?,
+        reason: cells.optional_text()?,
+        address: cells.optional_address()?,
+        launched_at: cells.moment()?,
+        first_ready_at: cells.optional_moment()?,
+        operation: operation(cells)?,
+    })
+}
+
+fn operation(cells: &mut Cells<'_>) -> Result<Option<Operation>, StoreError> {
+    if cells.is_null()? {
+        return Ok(None);
+    }
+    Ok(Some(Operation {
+        kind: cells.named(OperationKind::parse)?,
+        attempt: cells.count()?,
+        not_before: cells.moment()?,
+        purge: cells.flag()?,
+    }))
+}
