@@ -131,14 +131,18 @@ impl Api {
                 let view = self.change(move |core, now| core.down(&name, purge, now)).await?;
                 Ok(json(StatusCode::ACCEPTED, &*view))
             }
-            (&Method::DELETE, ["v1", "services", name, "replicas", id]) => self.terminate(name, id, wants_purge(&query)).await,
+            (&Method::DELETE, ["v1", "services", name, "replicas", id]) => {
+                self.terminate(name, id, wants_purge(&query)).await
+            }
             (&Method::PUT, ["v1", "bundles", digest]) => {
                 let stored = bundles::store(&self.home, digest, request.into_body()).await;
                 let created = stored.map_err(|error| Failure::new(error.status(), error.to_string()))?;
                 let status = if created { StatusCode::CREATED } else { StatusCode::OK };
                 Ok(json(status, &serde_json::json!({ "bundle": digest })))
             }
-            _ => Err(Failure::new(StatusCode::NOT_FOUND, format!("The control API has no {} {path}.", request.method()))),
+            _ => {
+                Err(Failure::new(StatusCode::NOT_FOUND, format!("The control API has no {} {path}.", request.method())))
+            }
         }
     }
 
@@ -152,7 +156,8 @@ impl Api {
 
     async fn changes(&self, query: &str) -> Result<Response<Full<Bytes>>, Failure> {
         let after = query.strip_prefix("after=").and_then(|number| number.parse::<u64>().ok());
-        let after = after.ok_or_else(|| Failure::new(StatusCode::BAD_REQUEST, "say after which revision: ?after=NUMBER"))?;
+        let after =
+            after.ok_or_else(|| Failure::new(StatusCode::BAD_REQUEST, "say after which revision: ?after=NUMBER"))?;
         let mut snapshot = self.snapshot.clone();
         let newer = snapshot.wait_for(|snapshot| snapshot.controller.revision != after);
         let _ = tokio::time::timeout(CHANGES_WAIT, newer).await;
@@ -160,7 +165,8 @@ impl Api {
     }
 
     async fn terminate(&self, name: &str, id: &str, purge: bool) -> Result<Response<Full<Bytes>>, Failure> {
-        let id: u64 = id.parse().map_err(|_| Failure::new(StatusCode::BAD_REQUEST, format!("{id} is not a replica id")))?;
+        let id: u64 =
+            id.parse().map_err(|_| Failure::new(StatusCode::BAD_REQUEST, format!("{id} is not a replica id")))?;
         let name = name.to_owned();
         let before = self.find(&name)?;
         let view = self.change(move |core, now| core.terminate_replica(&name, ReplicaId(id), purge, now)).await?;
@@ -170,14 +176,19 @@ impl Api {
 
     async fn up(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {
         let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect().await.map_err(|error| {
-            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The request was not taken: {error} (at most {JSON_BYTES_MAX} bytes)."))
+            Failure::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("The request was not taken: {error} (at most {JSON_BYTES_MAX} bytes)."),
+            )
         })?;
         let bad_request = |error: String| Failure::new(StatusCode::BAD_REQUEST, error);
         let up: UpRequest = serde_json::from_slice(&body.to_bytes()).map_err(|error| bad_request(error.to_string()))?;
         validate_service_name(&up.name).map_err(|error| bad_request(error.to_string()))?;
         if up.name.len() > NAME_BYTES_MAX {
             let bytes = up.name.len();
-            return Err(bad_request(format!("The service name has {bytes} bytes, at most {NAME_BYTES_MAX} fit: choose a shorter one.")));
+            return Err(bad_request(format!(
+                "The service name has {bytes} bytes, at most {NAME_BYTES_MAX} fit: choose a shorter one."
+            )));
         }
         let options = LoadOptions {
             command: Command::ServeUp,
@@ -185,10 +196,14 @@ impl Api {
             secrets: up.secrets.clone(),
             target: Target::LocalProcesses,
         };
-        let loaded = skyserve_spec::load(up.source.as_bytes(), &up.file_name, &options).map_err(|error| bad_request(error.to_string()))?;
+        let loaded = skyserve_spec::load(up.source.as_bytes(), &up.file_name, &options)
+            .map_err(|error| bad_request(error.to_string()))?;
         if !loaded.refusals.is_empty() {
             let error = format!("Service {} asks for what cannot be done here yet.", up.name);
-            return Err(Failure { status: StatusCode::BAD_REQUEST, body: ErrorBody { error, details: loaded.refusals } });
+            return Err(Failure {
+                status: StatusCode::BAD_REQUEST,
+                body: ErrorBody { error, details: loaded.refusals },
+            });
         }
         if let Some(digest) = up.bundle.as_deref().filter(|digest| !bundles::exists(&self.home, digest)) {
             return Err(bad_request(format!("Bundle {digest} was not uploaded: run `up` again.")));
@@ -214,7 +229,12 @@ impl Api {
             let _ = reply.send(result);
             Ok(())
         };
-        let stopped = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "The controller is restarting: ask `status` whether it was done.");
+        let stopped = || {
+            Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The controller is restarting: ask `status` whether it was done.",
+            )
+        };
         self.messages.send(Message::Request(Box::new(request))).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?.map_err(Failure::from)
     }

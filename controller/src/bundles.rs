@@ -16,7 +16,9 @@ use tokio::io::AsyncWriteExt;
 pub(crate) enum BundleError {
     #[error("{0} is not a SHA-256 in hexadecimal")]
     Name(String),
-    #[error("The upload is larger than the {BUNDLE_BYTES_MAX} bytes allowed: leave large files (weights, data) out of workdir and file_mounts, for example by .skyignore.")]
+    #[error(
+        "The upload is larger than the {BUNDLE_BYTES_MAX} bytes allowed: leave large files (weights, data) out of workdir and file_mounts, for example by .skyignore."
+    )]
     TooLarge,
     #[error("The upload broke off: {0}")]
     Upload(hyper::Error),
@@ -68,7 +70,9 @@ static UPLOADS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new
 /// Removes what uploads that broke off with an earlier controller left.
 pub(crate) fn remove_partial(home: &Home) {
     let Ok(entries) = std::fs::read_dir(home.bundles_dir()) else { return };
-    for entry in entries.flatten().filter(|entry| entry.path().extension().is_some_and(|extension| extension == "partial")) {
+    for entry in
+        entries.flatten().filter(|entry| entry.path().extension().is_some_and(|extension| extension == "partial"))
+    {
         let _ = std::fs::remove_file(entry.path());
     }
 }

@@ -42,6 +42,14 @@ pub struct CoreOptions {
     pub infra: String,
 }
 
+/// What the store held when the core took over.
+#[derive(Debug)]
+pub struct Held {
+    pub epoch: Epoch,
+    pub next_incarnation: u64,
+    pub services: Vec<Service>,
+}
+
 /// Something the core has to be told.
 #[derive(Debug)]
 pub enum Input {
@@ -52,7 +60,13 @@ pub enum Input {
     /// The provider could not answer [`Output::List`].
     ListFailed { message: String },
     /// A call ended.
-    Called { service: String, replica: ReplicaId, uid: ReplicaUid, kind: OperationKind, result: Result<(), CallFailure> },
+    Called {
+        service: String,
+        replica: ReplicaId,
+        uid: ReplicaUid,
+        kind: OperationKind,
+        result: Result<(), CallFailure>,
+    },
     /// A readiness probe ended.
     Probed { service: String, replica: ReplicaId, uid: ReplicaUid, result: Result<(), String> },
     /// The load balancer's state.
@@ -120,7 +134,8 @@ pub struct Core<S> {
     options: CoreOptions,
     store: S,
     epoch: Epoch,
-    sequence: u64,
+    /// The version of the latest table.
+    table: TableVersion,
     next_incarnation: u64,
     services: BTreeMap<String, Managed>,
     gone: Vec<ReplicaUid>,
@@ -141,15 +156,12 @@ struct Trouble {
 }
 
 impl<S: Store> Core<S> {
-    /// Takes over what the store holds.
-    pub fn new(
-        options: CoreOptions,
-        store: S,
-        epoch: Epoch,
-        next_incarnation: u64,
-        services: Vec<Service>,
-        now: Timestamp,
-    ) -> Self {
+    /// Takes over what the store holds. `published` is the version of the table in force, if there is
+    /// one: the load balancer never goes back, so the next table comes after it even if the database
+    /// that it came from is lost.
+    pub fn new(options: CoreOptions, store: S, held: Held, published: Option<TableVersion>, now: Timestamp) -> Self {
+        let Held { epoch, next_incarnation, services } = held;
+        let first = TableVersion { epoch: epoch.0, seq: 0 };
         let managed = |mut service: Service| {
             recover(&mut service, now);
             (service.head.name.clone(), Managed::new(service, &options.infra))
@@ -159,7 +171,7 @@ impl<S: Store> Core<S> {
             options,
             store,
             epoch,
-            sequence: 0,
+            table: published.map_or(first, |published| published.max(first)),
             next_incarnation,
             gone: Vec::new(),
             calls: BTreeSet::new(),
@@ -260,11 +272,7 @@ impl<S: Store> Core<S> {
         }
         let listen = self.free_address(port_is_free)?;
         let mut service = Service::new(name.to_owned(), self.next_incarnation, listen, rules, now);
-        let insert = Change::InsertService {
-            head: service.head.clone(),
-            rules: Arc::clone(&service.rules),
-            source,
-        };
+        let insert = Change::InsertService { head: service.head.clone(), rules: Arc::clone(&service.rules), source };
         // The service and its first replicas are one transaction: `up` is whole or was never asked.
         let (changes, _undo) = step(&mut service, &Event::Tick, now);
         let changes: Vec<Change> = std::iter::once(insert).chain(changes).collect();
@@ -357,12 +365,12 @@ impl<S: Store> Core<S> {
         if self.published.as_ref() == Some(&services) {
             return None;
         }
-        self.sequence += 1;
+        self.table.seq += 1;
         self.published = Some(services.clone());
-        let table = routes::table(self.epoch, self.sequence, services);
         for managed in self.services.values_mut() {
-            managed.note_draining(table.version());
+            managed.note_draining(self.table);
         }
+        let table = routes::table(self.table, services);
         Some(Output::Publish(Arc::new(table)))
     }
 
@@ -426,7 +434,8 @@ impl<S: Store> Core<S> {
             }
             for (replica, since) in &managed.draining {
                 let uid = managed.service.uid(*replica);
-                let busy = load.and_then(|load| load.replicas_in_flight.get(uid.as_str())).is_some_and(|count| *count > 0);
+                let busy =
+                    load.and_then(|load| load.replicas_in_flight.get(uid.as_str())).is_some_and(|count| *count > 0);
                 if !busy && report.table.is_some_and(|table| table >= *since) {
                     events.push((name.clone(), Event::Drained { replica: *replica }));
                 }
@@ -505,7 +514,8 @@ impl<S: Store> Core<S> {
 
     fn user_event(&mut self, name: &str, event: &Event, now: Timestamp) -> Result<Arc<ServiceView>, RequestError> {
         let view = Arc::clone(&self.find(name)?.view);
-        self.try_apply(name, event, now).map_err(|error| self.refuse(&error, now).unwrap_or(RequestError::Fatal(Fatal(error))))?;
+        self.try_apply(name, event, now)
+            .map_err(|error| self.refuse(&error, now).unwrap_or(RequestError::Fatal(Fatal(error))))?;
         Ok(self.services.get(name).map_or(view, |managed| Arc::clone(&managed.view)))
     }
 
@@ -526,7 +536,9 @@ impl<S: Store> Core<S> {
     fn note_trouble(&mut self, error: &StoreError, now: Timestamp) {
         let message = error.to_string();
         if self.trouble() != Some(message.as_str()) {
-            tracing::error!("decisions cannot be stored, traffic is not affected; trying again every second: {message}");
+            tracing::error!(
+                "decisions cannot be stored, traffic is not affected; trying again every second: {message}"
+            );
         }
         self.trouble = Some(Trouble { message, retry_at: now.plus_ms(STORE_RETRY_MS) });
         self.revision += 1;
@@ -536,9 +548,9 @@ impl<S: Store> Core<S> {
         let Some(managed) = self.services.get_mut(name) else { return };
         managed.dirty = true;
         managed.wake_at = managed.service.wake_at(now);
-        managed.draining.retain(|id, _| {
-            managed.service.replicas.get(id).is_some_and(|replica| routes::is_draining(replica))
-        });
+        managed
+            .draining
+            .retain(|id, _| managed.service.replicas.get(id).is_some_and(|replica| routes::is_draining(replica)));
         managed.view = Arc::new(view::service(&managed.service, &self.options.infra));
         self.routes_dirty = true;
         self.revision += 1;
@@ -547,7 +559,11 @@ impl<S: Store> Core<S> {
     fn find(&self, name: &str) -> Result<&Managed, Refusal> {
         self.services.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.services.keys().map(String::as_str).collect();
-            let known = if names.is_empty() { "There are no services".to_owned() } else { format!("Services: {}", names.join(", ")) };
+            let known = if names.is_empty() {
+                "There are no services".to_owned()
+            } else {
+                format!("Services: {}", names.join(", "))
+            };
             Refusal::NotFound(format!("Service {name} does not exist. {known}."))
         })
     }
@@ -574,14 +590,7 @@ impl<S: Store> Core<S> {
 impl Managed {
     fn new(service: Service, infra: &str) -> Self {
         let view = Arc::new(view::service(&service, infra));
-        Self {
-            service,
-            probes: BTreeMap::new(),
-            view,
-            wake_at: None,
-            dirty: true,
-            draining: BTreeMap::new(),
-        }
+        Self { service, probes: BTreeMap::new(), view, wake_at: None, dirty: true, draining: BTreeMap::new() }
     }
 
     fn note_draining(&mut self, table: TableVersion) {
@@ -591,7 +600,12 @@ impl Managed {
     }
 
     /// Calls that are due and probes that should run.
-    fn outputs(&mut self, calls: &mut BTreeSet<(ReplicaUid, OperationKind)>, now: Timestamp, outputs: &mut Vec<Output>) {
+    fn outputs(
+        &mut self,
+        calls: &mut BTreeSet<(ReplicaUid, OperationKind)>,
+        now: Timestamp,
+        outputs: &mut Vec<Output>,
+    ) {
         let service = &self.service;
         let name = || service.head.name.clone();
         for kind in [OperationKind::Terminate, OperationKind::Launch] {

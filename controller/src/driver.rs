@@ -143,7 +143,8 @@ impl<P: Provider> Control<P> {
                 }
             }
             Output::List => {
-                let (provider, messages, began_at) = (Arc::clone(&self.provider), self.messages.clone(), self.clock.now());
+                let (provider, messages, began_at) =
+                    (Arc::clone(&self.provider), self.messages.clone(), self.clock.now());
                 self.io.spawn(async move {
                     let input = match provider.list().await {
                         Ok(observations) => Input::Listed { observations, began_at },

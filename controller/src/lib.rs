@@ -18,15 +18,15 @@ mod routes;
 mod view;
 
 use crate::clock::Clock;
-use crate::core::{Core, CoreOptions, Fatal};
+use crate::core::{Core, CoreOptions, Fatal, Held};
 use crate::driver::{Control, Message, Snapshot};
 use skyserve_home::{Home, HomeError};
 use skyserve_provider::Provider;
-use skyserve_recovery::{Lease, LeaseError, SqliteStore, StoreError};
+use skyserve_recovery::{Lease, LeaseError, Opened, SqliteStore, StoreError};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -60,17 +60,22 @@ pub enum ControllerError {
 }
 
 /// Runs the controller until SIGTERM or SIGINT. Replicas go on without it.
-pub fn run<P: Provider>(options: Options, provider: impl FnOnce(&Home) -> std::io::Result<P>) -> Result<(), ControllerError> {
+pub fn run<P: Provider>(
+    options: Options,
+    provider: impl FnOnce(&Home) -> std::io::Result<P>,
+) -> Result<(), ControllerError> {
     let Options { home, core: core_options } = options;
     home.make_dirs()?;
-    let lease = Lease::acquire_within(&home.controller_lock(), LEASE_WAIT)?;
+    let lease = Lease::acquire_before(&home.controller_lock(), Instant::now() + LEASE_WAIT)?;
     bundles::remove_partial(&home);
     let clock = Clock::start();
-    let published = skyserve_routes::read(&home.routes_file()).map(|table| table.epoch).unwrap_or(0);
-    let opened = SqliteStore::open(&home.database(), skyserve_model::Epoch(published))?;
-    tracing::info!(epoch = opened.epoch.0, services = opened.services.len(), "the controller starts");
-    let core = Core::new(core_options, opened.store, opened.epoch, opened.next_incarnation, opened.services, clock.now());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControllerError::Runtime)?;
+    let published = skyserve_routes::read(&home.routes_file()).ok().map(|table| table.version());
+    let Opened { store, epoch, services, next_incarnation, .. } = SqliteStore::open(&home.database())?;
+    tracing::info!(%epoch, services = services.len(), "the controller starts");
+    let held = Held { epoch, next_incarnation, services };
+    let core = Core::new(core_options, store, held, published, clock.now());
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControllerError::Runtime)?;
     let result = runtime.block_on(async {
         let provider = Arc::new(provider(&home).map_err(ControllerError::Provider)?);
         serve(home, clock, core, provider).await
@@ -118,7 +123,10 @@ async fn serve<P: Provider>(
     let thread = thread.map_err(ControllerError::Runtime)?;
     tokio::spawn(driver::observe(provider, clock, messages.clone()));
     tokio::spawn(driver::follow_load(home.clone(), often, messages.clone()));
-    tokio::spawn(api_server::serve(listener, api_server::Api { home, messages: messages.clone(), snapshot: snapshots }));
+    tokio::spawn(api_server::serve(
+        listener,
+        api_server::Api { home, messages: messages.clone(), snapshot: snapshots },
+    ));
     notify::ready();
     let stop = async {
         tokio::select! {

@@ -80,7 +80,8 @@ async fn request(
     path: &str,
     body: Option<&str>,
 ) -> Result<(StatusCode, Option<String>), String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| format!("cannot connect to {address}: {}", error.kind()))?;
+    let stream =
+        TcpStream::connect(address).await.map_err(|error| format!("cannot connect to {address}: {}", error.kind()))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| format!("no HTTP: {error}"))?;
     let mut request = Request::builder()

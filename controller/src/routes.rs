@@ -1,11 +1,11 @@
 //! The route table that follows from the services' states.
 
-use skyserve_model::{Epoch, OperationKind, Replica, ReplicaStatus, Service};
-use skyserve_routes::{FORMAT, Policy, ReplicaRoute, ReplicaRouteState, RouteTable, ServiceRoutes};
+use skyserve_model::{OperationKind, Replica, ReplicaStatus, Service};
+use skyserve_routes::{FORMAT, Policy, ReplicaRoute, ReplicaRouteState, RouteTable, ServiceRoutes, TableVersion};
 
-/// The table with these services, as publication `sequence` of `epoch`.
-pub(crate) fn table(epoch: Epoch, sequence: u64, services: Vec<ServiceRoutes>) -> RouteTable {
-    RouteTable { format: FORMAT, epoch: epoch.0, seq: sequence, services }
+/// The table with these services, as publication `version`.
+pub(crate) fn table(version: TableVersion, services: Vec<ServiceRoutes>) -> RouteTable {
+    RouteTable { format: FORMAT, epoch: version.epoch, seq: version.seq, services }
 }
 
 /// The routes of all services that are not being taken down.
@@ -17,7 +17,9 @@ pub(crate) fn services<'a>(services: impl Iterator<Item = &'a Service>) -> Vec<S
 pub(crate) fn is_draining(replica: &Replica) -> bool {
     replica.status == ReplicaStatus::ShuttingDown
         && replica.first_ready_at.is_some()
-        && replica.operation.is_some_and(|operation| operation.kind == OperationKind::Terminate && operation.attempt == 0)
+        && replica
+            .operation
+            .is_some_and(|operation| operation.kind == OperationKind::Terminate && operation.attempt == 0)
 }
 
 fn service_routes(service: &Service) -> ServiceRoutes {

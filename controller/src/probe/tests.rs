@@ -17,7 +17,9 @@ fn rules(path: &str) -> ProbeRules {
 
 /// A replica that answers each connection with the answer for the path it was asked for, and gives
 /// what it read.
-async fn replica(answers: &'static [(&'static str, &'static str)]) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+async fn replica(
+    answers: &'static [(&'static str, &'static str)],
+) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -81,7 +83,8 @@ async fn a_body_makes_the_probe_a_json_post_with_the_headers_asked_for() {
 
 #[tokio::test]
 async fn an_answer_without_end_passes_by_its_status() {
-    let (address, _heads) = replica(&[("/s", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")]).await;
+    let (address, _heads) =
+        replica(&[("/s", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")]).await;
     assert_eq!(probe(address, &rules("/s")).await, Ok(()));
 }
 
