@@ -24,7 +24,7 @@ pub(crate) const MIGRATIONS: [&[&str]; 1] = [&[
     // `replica_id_used_max` outlives the replicas' rows, so that no id is ever used twice.
     "CREATE TABLE services (
         name                TEXT NOT NULL PRIMARY KEY,
-        incarnation         INTEGER NOT NULL UNIQUE,
+        incarnation         INTEGER NOT NULL,
         version             INTEGER NOT NULL,
         created_at          INTEGER NOT NULL,
         listen              TEXT NOT NULL,

@@ -1,0 +1,152 @@
+//! Changes that must be refused, each with its own error.
+
+mod samples;
+
+use samples::{insert, launch, replica, rules, service};
+use skyserve_model::{Amount, Change, ReplicaId, ReplicaStatus, Service, Version};
+use skyserve_recovery::{Conflict, Remedy, SqliteStore, Store, StoreError};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A store with the service `my-service`, whose replicas 1 and 2 have lived; 1 is gone.
+fn stored() -> (TempDir, SqliteStore, Service) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(&folder.path().join("skyserve.db")).unwrap().store;
+    let mut service = service("my-service", 1);
+    store.commit(&[insert(&service)]).unwrap();
+    for id in [1, 2] {
+        let changes = launch(&mut service, id);
+        store.commit(&changes).unwrap();
+    }
+    service.replicas.remove(&ReplicaId(1));
+    store.commit(&[Change::DeleteReplica { service: "my-service".to_owned(), id: ReplicaId(1) }]).unwrap();
+    (folder, store, service)
+}
+
+fn insert_replica(service: &Service, id: u64) -> Change {
+    Change::InsertReplica { service: service.head.name.clone(), replica: replica(service, id) }
+}
+
+fn conflict(store: &mut SqliteStore, changes: &[Change]) -> Conflict {
+    match store.commit(changes).unwrap_err() {
+        StoreError::Conflict(conflict) => {
+            assert_eq!(StoreError::from(conflict.clone()).remedy(), Remedy::Refused);
+            conflict
+        }
+        other => panic!("not a conflict: {other}"),
+    }
+}
+
+#[test]
+fn a_replica_id_is_never_used_twice_not_even_after_its_row_is_gone() {
+    let (_folder, mut store, service) = stored();
+    for id in [1, 2] {
+        let expected = Conflict::ReplicaIdUsed { service: "my-service".to_owned(), id: ReplicaId(id) };
+        assert_eq!(conflict(&mut store, &[insert_replica(&service, id)]), expected);
+    }
+}
+
+#[test]
+fn an_id_used_and_forgotten_within_one_transaction_is_used() {
+    let (_folder, mut store, mut service) = stored();
+    let mut changes = launch(&mut service, 3);
+    changes.push(Change::DeleteReplica { service: "my-service".to_owned(), id: ReplicaId(3) });
+    changes.push(insert_replica(&service, 3));
+    assert!(matches!(conflict(&mut store, &changes), Conflict::ReplicaIdUsed { id: ReplicaId(3), .. }));
+}
+
+#[test]
+fn an_orphan_comes_back_under_its_old_id_but_not_while_a_row_has_it() {
+    let (_folder, mut store, service) = stored();
+    let orphan = |id| {
+        let replica = skyserve_model::Replica { status: ReplicaStatus::Unknown, ..replica(&service, id) };
+        Change::InsertReplica { service: "my-service".to_owned(), replica }
+    };
+    store.commit(&[orphan(1)]).unwrap();
+    for id in [1, 2] {
+        assert!(matches!(conflict(&mut store, &[orphan(id)]), Conflict::ReplicaIdUsed { .. }));
+    }
+}
+
+#[test]
+fn an_id_must_be_reserved_before_it_is_used_and_stays_reserved() {
+    let (_folder, mut store, mut service) = stored();
+    let expected = Conflict::ReplicaIdNotReserved { service: "my-service".to_owned() };
+    assert_eq!(conflict(&mut store, &[insert_replica(&service, 3)]), expected);
+    service.head.next_replica_id = ReplicaId(2);
+    assert_eq!(conflict(&mut store, &[Change::UpdateService(service.head.clone())]), expected);
+}
+
+#[test]
+fn a_replica_bears_its_own_services_uid() {
+    let (_folder, mut store, mut service) = stored();
+    let mut changes = launch(&mut service, 3);
+    let uid = service.uid(ReplicaId(4));
+    if let Some(Change::InsertReplica { replica, .. }) = changes.last_mut() {
+        replica.uid = uid;
+    }
+    assert!(matches!(conflict(&mut store, &changes), Conflict::ForeignUid { id: ReplicaId(3), .. }));
+}
+
+#[test]
+fn a_name_that_is_taken_and_an_incarnation_that_was_used_are_refused() {
+    let (folder, mut store, mut first) = stored();
+    let taken = Conflict::ServiceExists { name: "my-service".to_owned() };
+    assert_eq!(conflict(&mut store, &[insert(&service("my-service", 2))]), taken);
+    let used = Conflict::IncarnationUsed { service: "other".to_owned(), incarnation: 1, next: 2 };
+    assert_eq!(conflict(&mut store, &[insert(&service("other", 1))]), used);
+
+    store.commit(&[Change::DeleteService { name: "my-service".to_owned() }]).unwrap();
+    first.head.next_replica_id = ReplicaId(1);
+    assert!(matches!(conflict(&mut store, &[insert(&first)]), Conflict::IncarnationUsed { .. }));
+    drop(store);
+    let opened = SqliteStore::open(&folder.path().join("skyserve.db")).unwrap();
+    assert_eq!((opened.next_incarnation, opened.services), (2, vec![]));
+}
+
+#[test]
+fn a_service_that_is_deleted_takes_its_versions_and_replicas_with_it() {
+    let (_folder, mut store, _) = stored();
+    assert!(store.source("my-service", Version(1)).unwrap().is_some());
+    store.commit(&[Change::DeleteService { name: "my-service".to_owned() }]).unwrap();
+    assert_eq!(store.source("my-service", Version(1)).unwrap(), None);
+    let mut again = service("my-service", 2);
+    store.commit(&[insert(&again)]).unwrap();
+    store.commit(&launch(&mut again, 1)).unwrap();
+}
+
+#[test]
+fn changing_what_is_not_there_is_an_error_after_which_the_stored_state_counts() {
+    let (_folder, mut store, service) = stored();
+    let name = || "my-service".to_owned();
+    let earlier = samples::service("my-service", 7);
+    let mut next_version = service.head.clone();
+    next_version.version = Version(2);
+    for change in [
+        Change::UpdateReplica { service: name(), replica: replica(&service, 1) },
+        Change::DeleteReplica { service: name(), id: ReplicaId(1) },
+        Change::DeleteService { name: "other".to_owned() },
+        Change::UpdateService(earlier.head.clone()),
+        Change::InsertReplica { service: "other".to_owned(), replica: replica(&service, 3) },
+        Change::UpdateService(next_version),
+    ] {
+        let error = store.commit(std::slice::from_ref(&change)).unwrap_err();
+        assert!(matches!(error, StoreError::Missing { .. }) && error.must_exit(), "{change:?}: {error}");
+    }
+}
+
+#[test]
+fn rules_and_numbers_that_would_not_read_back_are_refused() {
+    let (_folder, mut store, _) = stored();
+    let mut endless = service("endless", 2);
+    let mut rules = rules();
+    rules.launch.cpus = Some(Amount { value: f64::INFINITY, or_more: false });
+    endless.rules = Arc::new(rules);
+    let mut late = service("late", 2);
+    late.head.created_at = skyserve_model::Timestamp(u64::MAX);
+    for service in [endless, late] {
+        let error = store.commit(&[insert(&service)]).unwrap_err();
+        assert!(matches!(error, StoreError::Unstorable { .. }), "{error}");
+        assert!(error.to_string().contains(&service.head.name), "{error}");
+    }
+}

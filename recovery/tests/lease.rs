@@ -1,0 +1,102 @@
+//! The lease: one holder at a time, until it lets go or dies.
+
+mod samples;
+
+use samples::{PATH_VARIABLE, child, path_from_parent};
+use skyserve_recovery::{Lease, LeaseError};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than any machine needs to kill a process or start one.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+#[ignore = "run by another test as a child process, which kills it"]
+fn holds_the_lease_until_killed() {
+    let _lease = Lease::acquire(&path_from_parent()).unwrap();
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "\nheld").unwrap();
+    stdout.flush().unwrap();
+    // Ends when the parent does, at the latest.
+    std::io::stdin().lines().for_each(drop);
+}
+
+/// A child that holds the lease.
+fn holder(path: &Path) -> Child {
+    let mut holder = child("holds_the_lease_until_killed")
+        .env(PATH_VARIABLE, path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "held"), "the child did not get the lease");
+    holder
+}
+
+#[test]
+fn another_process_is_kept_out_and_told_who_holds_the_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("controller.lock");
+    let mut holder = holder(&path);
+    let error = Lease::acquire(&path).unwrap_err();
+    assert!(error.is_held());
+    assert!(error.to_string().contains(&format!("process {} on ", holder.id())), "{error}");
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    drop(Lease::acquire(&path).unwrap());
+}
+
+#[test]
+fn a_holder_that_is_killed_lets_go_and_who_waits_gets_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("controller.lock");
+    let mut holder = holder(&path);
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || Lease::acquire_before(&path, Instant::now() + PATIENCE)
+    });
+    holder.kill().unwrap();
+    let lease = waiting.join().unwrap().unwrap();
+    holder.wait().unwrap();
+    assert!(lease.is_in_place());
+}
+
+#[test]
+fn a_second_lease_in_the_same_process_is_refused_and_the_first_one_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("controller.lock");
+    let first = Lease::acquire(&path).unwrap();
+    for _ in 0..2 {
+        assert!(Lease::acquire(&path).unwrap_err().is_held());
+    }
+    let started = Instant::now();
+    assert!(Lease::acquire_before(&path, started + Duration::from_millis(50)).unwrap_err().is_held());
+    assert!(started.elapsed() >= Duration::from_millis(50));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    drop(first);
+    drop(Lease::acquire(&path).unwrap());
+}
+
+#[test]
+fn a_lock_file_that_was_replaced_excludes_nobody_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("controller.lock");
+    let first = Lease::acquire(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(!first.is_in_place());
+    let second = Lease::acquire(&path).unwrap();
+    assert!(second.is_in_place() && !first.is_in_place());
+}
+
+#[test]
+fn a_lock_file_without_a_folder_is_an_error_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Lease::acquire(&folder.path().join("missing").join("controller.lock")).unwrap_err();
+    assert!(matches!(error, LeaseError::Open { .. }));
+    assert!(error.to_string().contains("missing/controller.lock"), "{error}");
+}
