@@ -1,0 +1,83 @@
+//! `kill -9` of init and everything under it but the replicas, then a start from what is stored.
+
+use crate::home::{TestHome, binary};
+use crate::wait;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+fn http_service() -> PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http_service.yaml")
+}
+
+/// Everything of the replicas that must be the same afterwards.
+fn replicas(home: &TestHome, name: &str) -> BTreeSet<String> {
+    let shown = home.replicas(name, "READY");
+    shown.iter().map(|replica| format!("{} {} {}", replica["id"], replica["uid"], replica["endpoint"])).collect()
+}
+
+/// The pids of the shims and of all they run.
+fn replica_pids(home: &TestHome) -> BTreeSet<i32> {
+    let roles = ["init", "controller", "loadbalancer"];
+    let all = home.processes().into_iter();
+    all.filter(|process| !roles.iter().any(|role| process.is_role(role))).map(|process| process.pid).collect()
+}
+
+fn get(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[test]
+fn a_runtime_that_was_killed_whole_comes_back_to_the_same_replicas() {
+    let home = TestHome::new();
+    let yaml = home.yaml("two.yaml", &std::fs::read_to_string(http_service()).unwrap().replace("replicas: 1", "replicas: 2"));
+    let endpoint = home.up("web", &yaml);
+    home.wait_for_ready_replicas("web", 2);
+    let address: SocketAddr = endpoint.strip_prefix("http://").unwrap().parse().unwrap();
+    let (before, pids) = (replicas(&home, "web"), replica_pids(&home));
+
+    home.kill_runtime();
+    wait::until_true("the endpoint to be gone", || TcpStream::connect(address).is_err());
+    assert_eq!(replica_pids(&home), pids, "the replicas go on by themselves");
+
+    let began = Instant::now();
+    let mut init = home.command(binary()).arg("init").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let answer = wait::until("the endpoint to answer", || get(address).map_err(|error| error.to_string()));
+    println!("from exec of init to the first proxied answer: {} ms", began.elapsed().as_millis());
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    home.wait_for_ready_replicas("web", 2);
+    assert_eq!(replicas(&home, "web"), before, "same ids, uids and addresses");
+    assert_eq!(replica_pids(&home), pids, "same processes");
+    home.ok(&["down", "-y", "web"]);
+    wait::until_true("init to end with the last service", || init.try_wait().unwrap().is_some());
+    home.assert_nothing_left();
+}
+
+#[test]
+fn status_after_a_reboot_starts_the_runtime_again() {
+    let home = TestHome::new();
+    home.up("web", &http_service());
+    // A reboot ends the replicas as well.
+    home.processes().iter().filter(|process| process.is_role("init")).for_each(|init| init.kill(nix::sys::signal::Signal::SIGKILL));
+    wait::until_true("everything to be killed", || {
+        let left = home.processes();
+        left.iter().for_each(|process| process.kill(nix::sys::signal::Signal::SIGKILL));
+        left.is_empty()
+    });
+    home.ok(&["status"]);
+    let service: Value = home.wait_for_status("web", "READY");
+    let ids: Vec<&Value> = service["replicas"].as_array().unwrap().iter().filter(|replica| replica["status"] == "READY").map(|replica| &replica["id"]).collect();
+    assert_eq!(ids, [2], "the replica that was killed is replaced, its number is not used again: {service:#}");
+    home.ok(&["down", "-y", "web"]);
+    home.assert_nothing_left();
+}
