@@ -1,0 +1,102 @@
+//! What the binary tells init: the home, the roles, the scripts of the first start, and every bound in time.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use skyserve_home::Home;
+use skyserve_scripts::RunId;
+
+/// Name of the role that is started first and keeps serving while the others restart.
+pub const LOAD_BALANCER: &str = "loadbalancer";
+/// Name of the role that writes the database.
+pub const CONTROLLER: &str = "controller";
+
+/// What [`crate::run`] supervises.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub home: Home,
+    /// Started in this order.
+    pub roles: Vec<Role>,
+    /// `--setup FILE`: persisted and run at the first start; a restart replays what is on disk instead.
+    pub setup: Option<PathBuf>,
+    /// `--run ID=FILE`, likewise.
+    pub runs: Vec<(RunId, PathBuf)>,
+    /// Where the account of a replay goes.
+    pub recovery_log: PathBuf,
+    pub timing: Timing,
+}
+
+/// A part of SkyServe that init keeps running.
+#[derive(Debug, Clone)]
+pub struct Role {
+    /// Without a colon; shown in `status`.
+    pub name: String,
+    /// The program by absolute path, then its arguments.
+    pub argv: Vec<OsString>,
+    /// Gets the role's standard output and error.
+    pub log_file: PathBuf,
+    /// From SIGTERM to SIGKILL.
+    pub stop_grace: Duration,
+}
+
+/// Every bound in time, with its default.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    pub role_restart: RestartBounds,
+    pub script_restart: RestartBounds,
+    /// From SIGTERM to SIGKILL for setup and run scripts and what they left in the background.
+    pub script_stop_grace: Duration,
+}
+
+/// How long to wait before starting something again.
+#[derive(Debug, Clone, Copy)]
+pub struct RestartBounds {
+    /// After the first failure; doubles with each further one.
+    pub first: Duration,
+    pub max: Duration,
+    /// What was up for this long was healthy: it is started again at once, and its failures are forgotten.
+    pub healthy_after: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            // A role that dies at start costs an exec each time: ten a second at first show a hiccup to nobody, one
+            // in five seconds cost nothing for ever.
+            role_restart: RestartBounds {
+                first: Duration::from_millis(10),
+                max: Duration::from_secs(5),
+                healthy_after: Duration::from_secs(1),
+            },
+            // Scripts install packages and call out: give what they wait for some time to recover.
+            script_restart: RestartBounds {
+                first: Duration::from_secs(1),
+                max: Duration::from_secs(60),
+                healthy_after: Duration::from_secs(60),
+            },
+            // Half of the 30 s that Kubernetes gives a pod by default.
+            script_stop_grace: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Options {
+    /// The load balancer and the controller of this home, both roles of the program `exe`.
+    pub fn standard(home: Home, exe: PathBuf) -> Self {
+        let role = |name: &str, log_file, stop_grace| Role {
+            name: name.to_owned(),
+            argv: vec![exe.clone().into_os_string(), name.into()],
+            log_file,
+            stop_grace,
+        };
+        let roles = vec![
+            // Open streams may finish; below the 30 s after which Kubernetes kills the pod.
+            role(LOAD_BALANCER, home.load_balancer_log(), Duration::from_secs(25)),
+            // One transaction and a lock to let go.
+            role(CONTROLLER, home.controller_log(), Duration::from_secs(10)),
+        ];
+        let recovery_log = if std::process::id() == 1 { "/tmp/ha_recovery.log".into() } else { home.recovery_log() };
+        Self { home, roles, setup: None, runs: Vec::new(), recovery_log, timing: Timing::default() }
+    }
+}
