@@ -88,9 +88,13 @@ impl SqliteStore {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
         connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX)).map_err(sqlite)?;
-        refuse_unknown(&connection, path)?;
-        if connection.is_readonly("main").map_err(sqlite)? {
-            return Err(StoreError::ReadOnly { path: path.to_path_buf() });
+        let read_only = connection.is_readonly("main").map_err(sqlite)?;
+        match refuse_unknown(&connection, path) {
+            // Even reading needs a log beside it, which cannot be made there.
+            Ok(()) | Err(StoreError::CannotOpen { .. }) if read_only => {
+                return Err(StoreError::ReadOnly { path: path.to_path_buf() });
+            }
+            result => result?,
         }
         configure(&connection, path, journal)?;
         check_pages(&connection, path)?;
@@ -279,3 +283,6 @@ fn read_meta(connection: &Connection, path: &Path, sql: &str) -> Result<u64, Sto
 fn damaged_meta(path: &Path, problem: String) -> StoreError {
     StoreError::Damaged { path: path.to_path_buf(), place: "table meta".to_owned(), problem }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 //! Changes that must be refused, each with its own error.
+#![allow(clippy::unwrap_used, reason = "in a test, an error is a failure")]
 
 mod samples;
 

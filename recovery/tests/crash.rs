@@ -1,4 +1,5 @@
 //! Controllers that die in the middle, and controllers that go on after another has taken over.
+#![allow(clippy::unwrap_used, reason = "in a test, an error is a failure")]
 
 mod samples;
 

@@ -1,4 +1,5 @@
 //! The lease: one holder at a time, until it lets go or dies.
+#![allow(clippy::unwrap_used, reason = "in a test, an error is a failure")]
 
 mod samples;
 
@@ -25,8 +26,8 @@ fn holds_the_lease_until_killed() {
     std::io::stdin().lines().for_each(drop);
 }
 
-/// A child that holds the lease.
-fn holder(path: &Path) -> Child {
+/// A child that holds the lease, and its output, which it must be able to write.
+fn holder(path: &Path) -> (Child, impl Iterator<Item = std::io::Result<String>>) {
     let mut holder = child("holds_the_lease_until_killed")
         .env(PATH_VARIABLE, path)
         .stdin(Stdio::piped())
@@ -35,27 +36,34 @@ fn holder(path: &Path) -> Child {
         .unwrap();
     let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "held"), "the child did not get the lease");
-    holder
+    (holder, lines)
+}
+
+/// Takes a lease that has just been let go. A process that another test is starting at this moment
+/// may still have a copy of its descriptor, until it runs its own program.
+fn acquire_free(path: &Path) -> Lease {
+    Lease::acquire_before(path, Instant::now() + PATIENCE).unwrap()
 }
 
 #[test]
 fn another_process_is_kept_out_and_told_who_holds_the_lease() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("controller.lock");
-    let mut holder = holder(&path);
+    let (mut holder, output) = holder(&path);
     let error = Lease::acquire(&path).unwrap_err();
     assert!(error.is_held());
     assert!(error.to_string().contains(&format!("process {} on ", holder.id())), "{error}");
     drop(holder.stdin.take());
+    output.for_each(drop);
     assert!(holder.wait().unwrap().success());
-    drop(Lease::acquire(&path).unwrap());
+    drop(acquire_free(&path));
 }
 
 #[test]
 fn a_holder_that_is_killed_lets_go_and_who_waits_gets_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("controller.lock");
-    let mut holder = holder(&path);
+    let (mut holder, _output) = holder(&path);
     let waiting = std::thread::spawn({
         let path = path.clone();
         move || Lease::acquire_before(&path, Instant::now() + PATIENCE)
@@ -79,7 +87,7 @@ fn a_second_lease_in_the_same_process_is_refused_and_the_first_one_stays() {
     assert!(started.elapsed() >= Duration::from_millis(50));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     drop(first);
-    drop(Lease::acquire(&path).unwrap());
+    drop(acquire_free(&path));
 }
 
 #[test]

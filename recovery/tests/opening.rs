@@ -1,5 +1,6 @@
 //! Files that are not as they should be: each is refused with a sentence that says what to do, and
 //! left as it was.
+#![allow(clippy::unwrap_used, reason = "in a test, an error is a failure")]
 
 mod samples;
 

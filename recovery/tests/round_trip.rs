@@ -1,5 +1,6 @@
 //! Whatever is stored reads back as it was, and what is refused leaves no trace: against an
 //! independent account of the rules, and against the model's own steps.
+#![allow(clippy::unwrap_used, reason = "in a test, an error is a failure")]
 
 mod samples;
 
