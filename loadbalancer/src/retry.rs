@@ -1,0 +1,80 @@
+//! How often a service's requests may be sent again.
+//!
+//! Only a request that is safe to repeat is ever sent again (see [`crate::dispatch`]); the budget bounds
+//! what that adds to a replica that is already in trouble. Connecting elsewhere after a refused
+//! connect is not counted: nothing was sent, and the cool-down bounds it.
+//!
+//! Invariant: in any second at most [`RETRIES_FLOOR`] plus [`RETRIES_PERCENT`] % of the requests since
+//! the last retry are sent again.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Share of the requests that may be repeated: enough for a replica out of five to restart.
+const RETRIES_PERCENT: u64 = 20;
+
+/// Retries a second that are always allowed, so that a quiet service has some too.
+const RETRIES_FLOOR: u64 = 10;
+
+/// Most retries that can be saved up: one second of a busy service.
+const SAVED_RETRIES_MAX: u64 = 1_000;
+
+/// One retry, in the account's unit.
+const RETRY: u64 = 100;
+
+/// One service's account. Counted in hundredths of a retry.
+#[derive(Debug, Default)]
+pub(crate) struct RetryBudget {
+    saved: AtomicU64,
+    floor_second: AtomicU64,
+    floor_used: AtomicU64,
+}
+
+impl RetryBudget {
+    /// A request came: some share of a retry is earned.
+    pub(crate) fn earn(&self) {
+        if self.saved.load(Relaxed) < SAVED_RETRIES_MAX * RETRY {
+            self.saved.fetch_add(RETRIES_PERCENT, Relaxed);
+        }
+    }
+
+    /// Whether a request may be sent again now.
+    pub(crate) fn spend(&self, now_ms: u64) -> bool {
+        let second = now_ms / 1_000;
+        if self.floor_second.swap(second, Relaxed) != second {
+            self.floor_used.store(0, Relaxed);
+        }
+        if self.floor_used.fetch_add(1, Relaxed) < RETRIES_FLOOR {
+            return true;
+        }
+        self.saved.fetch_update(Relaxed, Relaxed, |saved| saved.checked_sub(RETRY)).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_service_has_the_floor_and_no_more() {
+        let budget = RetryBudget::default();
+        let allowed = (0..100).filter(|_| budget.spend(5_000)).count();
+        assert_eq!(allowed, 10);
+        assert!(budget.spend(6_000), "the next second has its own floor");
+    }
+
+    #[test]
+    fn requests_earn_a_fifth_of_a_retry_each() {
+        let budget = RetryBudget::default();
+        (0..100).for_each(|_| budget.earn());
+        let allowed = (0..100).filter(|_| budget.spend(5_000)).count();
+        assert_eq!(allowed, 10 + 20);
+    }
+
+    #[test]
+    fn savings_are_bounded() {
+        let budget = RetryBudget::default();
+        (0..100_000).for_each(|_| budget.earn());
+        let allowed = (0..100_000).filter(|_| budget.spend(5_000)).count();
+        assert!(allowed <= 10 + 1_000, "{allowed}");
+    }
+}
