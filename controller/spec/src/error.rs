@@ -32,3 +32,9 @@ impl fmt::Display for SpecError {
 }
 
 impl std::error::Error for SpecError {}
+
+impl From<skyserve_yaml::Error> for SpecError {
+    fn from(error: skyserve_yaml::Error) -> Self {
+        Self { file: String::new(), line: error.line, field: String::new(), problem: error.problem }
+    }
+}

@@ -1,8 +1,7 @@
 //! What a user asks for: a service YAML and `~/.sky/config.yaml`, read, judged and normalised.
 //!
 //! [`load`] turns the bytes of a service YAML into a [`TaskSpec`] with every default filled in, or
-//! into a [`SpecError`] that names the field, the value, the rule and the line. [`config`] does the
-//! same for the configuration file.
+//! into a [`SpecError`] that names the field, the value, the rule and the line.
 //!
 //! Invariants:
 //! * No input or output: callers read files and hand over bytes. No clock, no randomness.
@@ -15,16 +14,24 @@
 
 mod amount;
 mod error;
+mod field;
+mod load;
 mod name;
+mod normalise;
+mod read;
 mod resources;
 mod secrets;
 mod service;
+mod substitute;
+mod suggest;
+mod support;
 mod task;
 
 pub use amount::Amount;
 pub use error::SpecError;
+pub use load::{Command, LoadOptions, Loaded, Target, load};
 pub use name::{NameError, make_service_name, validate_service_name};
-pub use resources::{Autostop, Infra, Resource, Resources, ResourcesKind};
+pub use resources::{Infra, Resource, Resources, ResourcesKind};
 pub use secrets::{ManagedSecret, Secrets};
 pub use service::{LoadBalancingPolicy, Probe, ProbeMethod, ServiceSpec, TargetQps, Tls};
 pub use task::{LaunchAmounts, TaskSpec, Workdir};

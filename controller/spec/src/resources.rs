@@ -46,8 +46,6 @@ pub struct Resource {
     pub accelerator_args: Option<BTreeMap<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_spot: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub job_recovery: Option<BTreeMap<String, Value>>,
     /// GB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_size: Option<u64>,
@@ -70,9 +68,9 @@ pub struct Resource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<Vec<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub autostop: Option<Autostop>,
+    pub autostop: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub priority: Option<i32>,
+    pub priority: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority_class: Option<String>,
     /// The task's `config:` section.
@@ -81,15 +79,6 @@ pub struct Resource {
     /// A bucket is to be mounted.
     #[serde(rename = "_requires_fuse", skip_serializing_if = "std::ops::Not::not")]
     pub requires_fuse: bool,
-}
-
-/// When an idle machine is to stop; SkyServe ignores it for replicas.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Autostop {
-    pub idle_minutes: i64,
-    pub down: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wait_for: Option<String>,
 }
 
 /// Where to run: `cloud[/region[/zone]]`, `*` or absent for anywhere.
@@ -103,7 +92,49 @@ pub struct Infra {
     pub zone: Option<String>,
 }
 
+/// The clouds SkyPilot knows.
+pub(crate) const CLOUDS: [&str; 25] = [
+    "aws",
+    "azure",
+    "gcp",
+    "ibm",
+    "lambda",
+    "scp",
+    "oci",
+    "kubernetes",
+    "runpod",
+    "vast",
+    "vsphere",
+    "cudo",
+    "fluidstack",
+    "paperspace",
+    "primeintellect",
+    "do",
+    "nebius",
+    "ssh",
+    "slurm",
+    "hyperbolic",
+    "seeweb",
+    "shadeform",
+    "yotta",
+    "mithril",
+    "verda",
+];
+
 impl Infra {
+    /// As [`Self::parse`], for what a user wrote: `None` if it has not the form, or the cloud is unknown.
+    pub(crate) fn checked(text: &str) -> Option<Self> {
+        let infra = Self::parse(text);
+        let parts: Vec<&str> = text.split('/').collect();
+        let form = parts.iter().all(|part| !part.trim().is_empty()) && (parts.len() <= 3 || infra.is_kubernetes());
+        let known = infra.cloud.as_deref().is_none_or(|cloud| CLOUDS.contains(&cloud));
+        (form && known).then_some(infra)
+    }
+
+    pub fn is_kubernetes(&self) -> bool {
+        self.cloud.as_deref() == Some("kubernetes")
+    }
+
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -3,7 +3,6 @@
 //! Rules and defaults are SkyServe 0.14's (`SkyServiceSpec`).
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,6 +11,8 @@ pub(crate) const READINESS_TIMEOUT_SECONDS_DEFAULT: f64 = 15.0;
 pub(crate) const PROBE_INTERVAL_SECONDS_DEFAULT: f64 = 10.0;
 pub(crate) const STREAM_TIMEOUT_SECONDS_DEFAULT: f64 = 120.0;
 pub(crate) const MIN_REPLICAS_DEFAULT: u32 = 1;
+/// Waiting jobs at which a pool that may grow does so.
+pub(crate) const QUEUE_LENGTH_THRESHOLD_DEFAULT: u32 = 1;
 /// SkyServe's default for how long probes may fail in a row before a replica is replaced.
 const FAILURE_THRESHOLD_SECONDS_DEFAULT: f64 = 180.0;
 /// The same for a pool's workers, which are to be replaced sooner.
@@ -33,8 +34,8 @@ pub struct ServiceSpec {
     /// Seconds of failing probes in a row before a replica is replaced, if the YAML says so
     /// ([`Probe::failure_threshold`] has the default filled in).
     pub consecutive_failure_threshold_timeout: Option<f64>,
-    /// JSON object to POST as the probe; GET when absent.
-    pub post_data: Option<Value>,
+    /// Text of the JSON object to POST as the probe; GET when absent.
+    pub post_data: Option<String>,
     pub readiness_headers: Option<BTreeMap<String, String>>,
     pub min_replicas: u32,
     /// Absent means the same as `min_replicas`: a fixed number.
@@ -156,7 +157,7 @@ impl ServiceSpec {
             method: self.probe_method(),
             path: self.readiness_path.clone(),
             headers: self.readiness_headers.clone().unwrap_or_default(),
-            body: self.post_data.as_ref().map(Value::to_string),
+            body: self.post_data.clone(),
             timeout: seconds(self.readiness_timeout_seconds),
             interval: seconds(self.endpoint_probe_interval_seconds),
             initial_delay: seconds(self.initial_delay_seconds),
