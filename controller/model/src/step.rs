@@ -290,7 +290,8 @@ fn call_again(operation: Operation, now: Timestamp) -> Operation {
 
 fn probed(edit: &mut Edit<'_>, id: ReplicaId, result: &Result<(), String>, now: Timestamp) {
     let probe = edit.service().rules.probe.clone();
-    let Some(replica) = edit.replica_mut(id) else { return };
+    // Without an address nobody can have asked it.
+    let Some(replica) = edit.replica_mut(id).filter(|replica| replica.address.is_some()) else { return };
     let lasting_ms = now.since_ms(replica.status_since);
     match (replica.status, result) {
         (ReplicaStatus::Starting | ReplicaStatus::NotReady, Ok(())) => {
