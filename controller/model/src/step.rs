@@ -252,6 +252,8 @@ fn launched(edit: &mut Edit<'_>, id: ReplicaId, result: &Result<(), CallFailure>
             // News of its absence that are older than this moment do not count.
             replica.status_since = now;
         }
+        // It was made all the same, only the answer says otherwise: a replica that runs is not ended for that.
+        Err(_) if replica.status.is_probed() => replica.operation = None,
         Err(failure) if failure.retryable && operation.attempt + 1 < limits::LAUNCH_ATTEMPTS_MAX => {
             replica.operation = Some(call_again(operation, now));
             replica.reason = Some(format!("{}; trying again", failure.message));

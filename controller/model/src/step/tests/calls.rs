@@ -44,6 +44,18 @@ fn a_launch_that_can_never_pass_fails_at_once() {
 }
 
 #[test]
+fn a_replica_that_runs_is_not_ended_because_its_launch_was_answered_with_an_error() {
+    for retryable in [true, false] {
+        let mut fixture = Fixture::new(1);
+        fixture.observe(1, running(1));
+        fixture.probe(1, true);
+        fixture.call_failed(1, Launch, retryable);
+        assert_eq!((fixture.status(1), fixture.replica(1).operation), (S::Ready, None));
+        assert_eq!(fixture.service.head.failures_in_a_row, 0);
+    }
+}
+
+#[test]
 fn at_most_so_many_are_launched_at_once_and_the_others_wait_as_pending() {
     let more = u32::try_from(LAUNCHES_AT_ONCE_MAX).expect("it is small") + 2;
     let mut fixture = Fixture::new(more);
