@@ -299,7 +299,10 @@ fn probed(edit: &mut Edit<'_>, id: ReplicaId, result: &Result<(), String>, now: 
         (ReplicaStatus::Starting | ReplicaStatus::NotReady, Ok(())) => {
             set_status(replica, ReplicaStatus::Ready, None, now);
             replica.first_ready_at.get_or_insert(now);
-            edit.head_mut().ever_ready = true;
+            let head = edit.head_mut();
+            head.ever_ready = true;
+            // The commands can work after all.
+            head.given_up = None;
         }
         (ReplicaStatus::Ready, Ok(())) => {}
         (ReplicaStatus::Starting, Err(why)) if lasting_ms > probe.initial_delay_ms => {

@@ -82,6 +82,21 @@ fn replicas_that_are_never_ready_in_time_are_given_up_like_those_that_end() {
 }
 
 #[test]
+fn launching_goes_on_when_one_that_was_slower_becomes_ready_after_all() {
+    let mut fixture = Fixture::new(6);
+    for id in 1..=5 {
+        fixture.observe(id, ended(Stage::Run));
+        fixture.called(id, OperationKind::Terminate);
+    }
+    assert!(fixture.service.head.given_up.is_some());
+    let slow = *fixture.ids().iter().find(|id| fixture.status(**id).is_alive()).expect("one is on its way");
+    fixture.make_ready(slow);
+    assert_eq!(fixture.service.head.given_up, None);
+    fixture.pass_ms(LAUNCH_PAUSE_MS_MAX);
+    assert_eq!(fixture.service.alive().count(), 6, "`replicas: 6` is kept again");
+}
+
+#[test]
 fn a_provider_without_room_is_never_a_reason_to_give_up() {
     let mut fixture = Fixture::new(1);
     for _ in 0..FAILURES_BEFORE_READY_MAX * 3 {
