@@ -52,7 +52,7 @@ impl Lease {
     /// Takes the lease at `path` (the file is made if need be), or says at once who has it.
     pub fn acquire(path: &Path) -> Result<Self, LeaseError> {
         loop {
-            let mut file = OpenOptions::new()
+            let file = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
@@ -60,17 +60,7 @@ impl Lease {
                 .mode(0o600)
                 .open(path)
                 .map_err(|source| LeaseError::Open { path: path.to_path_buf(), source })?;
-            match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
-                Ok(_) => {}
-                Err(Errno::EAGAIN | Errno::EACCES) => {
-                    return Err(LeaseError::Held { path: path.to_path_buf(), holder: read_holder(&mut file) });
-                }
-                Err(errno) => return Err(LeaseError::Lock { path: path.to_path_buf(), source: errno.into() }),
-            }
-            let mut lease = Self { file, path: path.to_path_buf() };
-            // Somebody may have replaced the file between opening and locking it.
-            if lease.is_in_place() {
-                lease.write_holder();
+            if let Some(lease) = Self::lock(file, path)? {
                 return Ok(lease);
             }
         }
@@ -95,6 +85,22 @@ impl Lease {
             (Ok(locked), Ok(found)) => (locked.dev(), locked.ino()) == (found.dev(), found.ino()),
             _ => false,
         }
+    }
+
+    /// Locks the open `file`; `None` if another one has come to its path meanwhile.
+    fn lock(mut file: File, path: &Path) -> Result<Option<Self>, LeaseError> {
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file())) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => {
+                return Err(LeaseError::Held { path: path.to_path_buf(), holder: read_holder(&mut file) });
+            }
+            Err(errno) => return Err(LeaseError::Lock { path: path.to_path_buf(), source: errno.into() }),
+        }
+        let mut lease = Self { file, path: path.to_path_buf() };
+        Ok(lease.is_in_place().then(|| {
+            lease.write_holder();
+            lease
+        }))
     }
 
     /// Notes who holds it, for the error that others get. A full disk is no reason not to start.
@@ -123,5 +129,34 @@ fn read_holder(file: &mut File) -> String {
     match line.lines().next() {
         Some(holder) if read.is_ok() && !holder.trim().is_empty() => holder.trim().to_owned(),
         _ => "another process".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_before_it_is_locked_gives_no_lease() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.lock");
+        let early = File::create_new(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let lease = Lease::acquire(&path).unwrap();
+        assert!(Lease::lock(early, &path).unwrap().is_none());
+        assert!(lease.is_in_place());
+    }
+
+    #[test]
+    fn whatever_is_in_the_lock_file_the_message_is_one_short_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.lock");
+        let lease = Lease::acquire(&path).unwrap();
+        for (content, shown) in [(vec![], "another process"), (vec![b'x'; 100_000], &*"x".repeat(200))] {
+            fs::write(&path, content).unwrap();
+            let error = Lease::acquire(&path).unwrap_err();
+            assert!(error.to_string().contains(&format!(" is held by {shown}: ")), "{error}");
+        }
+        drop(lease);
     }
 }

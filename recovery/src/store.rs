@@ -28,6 +28,9 @@ const CHECKPOINT_PAGES: u32 = 1_000;
 /// What is left of a journal that grew larger is given back to the disk.
 const JOURNAL_BYTES_MAX: u32 = 16 << 20;
 
+/// The epoch of a new database's first opening.
+const FIRST_EPOCH: Epoch = Epoch(1);
+
 /// What the controller writes through.
 pub trait Store: Send {
     /// Stores all of `changes` in one transaction, or none of them. Once this returns `Ok` they
@@ -51,7 +54,7 @@ pub struct Opened {
     pub services: Vec<Service>,
     /// For the next service that is made; stored services have used every lower one.
     pub next_incarnation: u64,
-    /// Whether there was nothing before: the file did not exist or was empty.
+    /// Whether nobody had opened it before: the file did not exist or was empty.
     pub created: bool,
 }
 
@@ -84,7 +87,7 @@ impl SqliteStore {
 
     fn open_with(path: &Path, folder: &Path, journal: Journal) -> Result<Opened, StoreError> {
         let sqlite = |source| StoreError::from_sqlite(path, source);
-        let created = make_file(path, folder).map_err(|error| StoreError::from_io(path, &error))?;
+        make_file(path, folder).map_err(|error| StoreError::from_io(path, &error))?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
         connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX)).map_err(sqlite)?;
@@ -105,7 +108,7 @@ impl SqliteStore {
         let metadata = fs::metadata(path).map_err(|error| StoreError::from_io(path, &error))?;
         let identity = (metadata.dev(), metadata.ino());
         let store = Self { connection, path: path.to_path_buf(), identity, epoch, failed: false };
-        Ok(Opened { store, epoch, services, next_incarnation, created })
+        Ok(Opened { store, epoch, services, next_incarnation, created: epoch == FIRST_EPOCH })
     }
 
     /// A file that was removed or replaced still takes writes, which nobody would ever read.
@@ -156,12 +159,13 @@ impl Store for SqliteStore {
     }
 }
 
-/// Makes the file for this user alone, unless it exists; says whether there was nothing before.
-fn make_file(path: &Path, folder: &Path) -> std::io::Result<bool> {
+/// Makes the file for this user alone, unless it exists. One that exists is not opened here: closing
+/// it would let go of the locks that another connection in this process has on it.
+fn make_file(path: &Path, folder: &Path) -> std::io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         // SQLite syncs the folder for its own files, not for one that it finds there.
-        Ok(_) => File::open(folder)?.sync_all().map(|()| true),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(fs::metadata(path)?.len() == 0),
+        Ok(_) => File::open(folder)?.sync_all(),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
 }

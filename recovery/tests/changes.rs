@@ -67,6 +67,10 @@ fn an_orphan_comes_back_under_its_old_id_but_not_while_a_row_has_it() {
     for id in [1, 2] {
         assert!(matches!(conflict(&mut store, &[orphan(id)]), Conflict::ReplicaIdUsed { .. }));
     }
+    // That a low id came back makes none above it free.
+    let forget = Change::DeleteReplica { service: "my-service".to_owned(), id: ReplicaId(2) };
+    let expected = Conflict::ReplicaIdUsed { service: "my-service".to_owned(), id: ReplicaId(2) };
+    assert_eq!(conflict(&mut store, &[forget, insert_replica(&service, 2)]), expected);
 }
 
 #[test]
@@ -125,6 +129,7 @@ fn changing_what_is_not_there_is_an_error_after_which_the_stored_state_counts() 
     next_version.version = Version(2);
     for change in [
         Change::UpdateReplica { service: name(), replica: replica(&service, 1) },
+        Change::UpdateReplica { service: name(), replica: replica(&earlier, 2) },
         Change::DeleteReplica { service: name(), id: ReplicaId(1) },
         Change::DeleteService { name: "other".to_owned() },
         Change::UpdateService(earlier.head.clone()),

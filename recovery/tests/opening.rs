@@ -96,13 +96,17 @@ fn a_file_that_is_no_database_is_damage_and_is_left_alone() {
 
 #[test]
 fn a_damaged_page_is_found_when_the_database_is_opened() {
-    let (_folder, path) = stored();
-    let mut bytes = fs::read(&path).unwrap();
-    let length = bytes.len();
-    bytes[4096..length].fill(0x5a);
-    fs::write(&path, bytes).unwrap();
-    let error = SqliteStore::open(&path).unwrap_err();
-    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    for table in ["replicas", "sqlite_autoindex_replicas_1"] {
+        let (_folder, path) = stored();
+        let select = "SELECT rootpage FROM sqlite_schema WHERE name = ?1";
+        let page: usize =
+            Connection::open(&path).unwrap().query_row(select, [table], |row| row.get::<_, u32>(0)).unwrap() as usize;
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[(page - 1) * 4096..page * 4096].fill(0x5a);
+        fs::write(&path, bytes).unwrap();
+        let error = SqliteStore::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    }
 }
 
 #[test]
