@@ -162,12 +162,9 @@ fn observed(edit: &mut Edit<'_>, id: ReplicaId, phase: &Phase, seen_at: Timestam
                 preempt(edit, id, "its resource is gone, and nothing of ours removed it", now);
             }
         }
-        // Its probes pass: believe them, take it off the routes, and look again.
-        (S::Ready, Phase::Absent) => {
-            if seen_at > replica.status_since {
-                update(edit, id, S::NotReady, Some("the provider does not show it any more".to_owned()), now);
-            }
-        }
+        // Its probes pass: believe them. A list may be wrong, and would take every replica off the routes
+        // at once. If it is gone the next probe fails, and from then on its absence counts.
+        (S::Ready, Phase::Absent) => {}
     }
 }
 

@@ -24,7 +24,7 @@ status                PROVISIONING         SETTING_UP           RUNNING         
 PENDING               PENDING              PENDING              PENDING              PENDING              PENDING              PENDING              PENDING
 PROVISIONING          PROVISIONING         STARTING             STARTING             FAILED               FAILED_PROVISION     PREEMPTED            PROVISIONING
 STARTING              STARTING             STARTING             STARTING             FAILED               FAILED_PROVISION     PREEMPTED            PREEMPTED
-READY                 READY                READY                NOT_READY            FAILED               FAILED_PROVISION     PREEMPTED            NOT_READY
+READY                 READY                READY                NOT_READY            FAILED               FAILED_PROVISION     PREEMPTED            READY
 NOT_READY             NOT_READY            NOT_READY            NOT_READY            FAILED               FAILED_PROVISION     PREEMPTED            PREEMPTED
 SHUTTING_DOWN         SHUTTING_DOWN        SHUTTING_DOWN        SHUTTING_DOWN        SHUTTING_DOWN        SHUTTING_DOWN        SHUTTING_DOWN        SHUTTING_DOWN
 FAILED                FAILED               FAILED               FAILED               FAILED               FAILED               FAILED               FAILED
@@ -71,6 +71,21 @@ fn absence_counts_only_after_the_launch_has_been_answered() {
     fixture.observe(1, Phase::Absent);
     assert_eq!(fixture.status(1), ReplicaStatus::Preempted);
     assert_eq!(fixture.reason(1), "its resource is gone, and nothing of ours removed it");
+}
+
+#[test]
+fn a_list_without_a_replica_whose_probes_pass_takes_it_off_nothing() {
+    let mut fixture = Fixture::ready(2);
+    for _ in 0..3 {
+        fixture.now = fixture.now.plus_ms(1_000);
+        assert_eq!(fixture.observe(1, Phase::Absent), []);
+        assert_eq!(fixture.observe(2, Phase::Absent), []);
+    }
+    fixture.probe(1, false);
+    fixture.now = fixture.now.plus_ms(1);
+    fixture.observe(1, Phase::Absent);
+    assert_eq!(fixture.status(1), ReplicaStatus::Preempted, "its probes fail too");
+    assert_eq!(fixture.status(2), ReplicaStatus::Ready);
 }
 
 #[test]
