@@ -212,7 +212,14 @@ impl Service {
             self.replicas.values().filter_map(|replica| replica.operation).map(|operation| operation.not_before);
         let short_of_replicas = self.head.given_up.is_none() && self.alive().count() < self.target();
         let launch = short_of_replicas.then_some(self.head.launch_not_before);
-        operations.chain(launch).filter(|moment| *moment > now).min()
+        let setups = self.replicas.values().filter_map(|replica| self.setup_deadline(replica));
+        operations.chain(launch).chain(setups).filter(|moment| *moment > now).min()
+    }
+
+    /// When a replica whose setup commands are still running has failed; `None` for any other.
+    pub(crate) fn setup_deadline(&self, replica: &Replica) -> Option<Timestamp> {
+        let setting_up = replica.status == ReplicaStatus::Starting && replica.address.is_none();
+        setting_up.then(|| replica.status_since.plus_ms(self.rules.probe.initial_delay_ms.saturating_add(1)))
     }
 
     /// Replicas whose operation of `kind` is due.

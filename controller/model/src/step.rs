@@ -124,7 +124,7 @@ fn observed(edit: &mut Edit<'_>, id: ReplicaId, phase: &Phase, seen_at: Timestam
         // Nothing has been asked of the provider yet: what it shows is not about this row.
         (S::Pending, _) => {}
         (S::Provisioning, Phase::Provisioning { reason }) => update(edit, id, status, reason.clone(), now),
-        (S::Provisioning | S::Starting, Phase::SettingUp) => {
+        (S::Provisioning | S::Starting, Phase::SettingUp) if replica.address.is_none() => {
             update(edit, id, S::Starting, Some("its setup commands are running".to_owned()), now);
         }
         (S::Provisioning | S::Starting, Phase::Running { address }) => {
@@ -151,7 +151,7 @@ fn observed(edit: &mut Edit<'_>, id: ReplicaId, phase: &Phase, seen_at: Timestam
         }
         // Late news of an earlier phase.
         (S::Starting | S::Ready | S::NotReady, Phase::Provisioning { .. })
-        | (S::Ready | S::NotReady, Phase::SettingUp) => {}
+        | (S::Provisioning | S::Starting | S::Ready | S::NotReady, Phase::SettingUp) => {}
         (S::Provisioning | S::Starting | S::Ready | S::NotReady, Phase::Ended(ended)) => end(edit, id, ended, now),
         (S::Provisioning | S::Starting | S::Ready | S::NotReady, Phase::Preempted { reason }) => {
             preempt(edit, id, reason, now);
@@ -386,12 +386,24 @@ fn shut_down(edit: &mut Edit<'_>, purge: bool, now: Timestamp) {
 
 /// Brings the number of replicas to the target, and keeps what follows from the replicas in the head.
 fn reconcile(edit: &mut Edit<'_>, now: Timestamp) {
+    fail_slow_setups(edit, now);
     scale(edit, now);
     admit_pending(edit, now);
     forget_old_records(edit);
     let ready = edit.service().ready().next().is_some();
     if ready != edit.service().head.ready_since.is_some() {
         edit.head_mut().ready_since = ready.then_some(now);
+    }
+}
+
+/// As in SkyServe, `setup` is part of the initial delay; while it runs no probe can say that it is over.
+fn fail_slow_setups(edit: &mut Edit<'_>, now: Timestamp) {
+    let late = |replica: &&Replica| edit.service().setup_deadline(replica).is_some_and(|deadline| deadline <= now);
+    let ids: Vec<ReplicaId> = edit.service().replicas.values().filter(late).map(|replica| replica.id).collect();
+    let seconds = edit.service().rules.probe.initial_delay_ms / 1000;
+    let reason = format!("its setup commands did not end within initial_delay_seconds ({seconds} s)");
+    for id in ids {
+        fail(edit, id, ReplicaStatus::FailedInitialDelay, &reason, now);
     }
 }
 

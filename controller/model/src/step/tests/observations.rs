@@ -98,6 +98,14 @@ fn a_replica_that_is_observed_again_and_again_is_written_once() {
 }
 
 #[test]
+fn late_news_of_the_setup_do_not_hide_that_it_runs() {
+    let mut fixture = Fixture::new(1);
+    fixture.observe(1, running(1));
+    assert_eq!(fixture.observe(1, Phase::SettingUp), []);
+    assert_eq!(fixture.reason(1), "waiting for its first readiness probe to pass");
+}
+
+#[test]
 fn a_replica_that_moves_gets_no_requests_until_a_probe_passes_at_its_new_address() {
     let mut fixture = Fixture::ready(1);
     fixture.observe(1, running(9));

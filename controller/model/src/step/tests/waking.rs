@@ -1,8 +1,8 @@
 //! [`Service::wake_at`](crate::Service::wake_at) and [`recover`](crate::recover).
 
-use super::fixture::{Fixture, START, ended};
+use super::fixture::{Fixture, INITIAL_DELAY_MS, START, ended};
 use crate::limits::{DRAIN_MS_MAX, LAUNCH_PAUSE_MS_MAX};
-use crate::{OperationKind, ReplicaId, ReplicaStatus, Stage, Timestamp, recover};
+use crate::{OperationKind, Phase, ReplicaId, ReplicaStatus, Stage, Timestamp, recover};
 
 #[test]
 fn a_service_with_nothing_to_wait_for_needs_no_waking() {
@@ -19,6 +19,19 @@ fn a_drain_and_a_pause_each_wake_the_service_at_their_end() {
     assert_eq!(fixture.service.wake_at(fixture.now), Some(fixture.now.plus_ms(DRAIN_MS_MAX)));
     fixture.call_failed(1, OperationKind::Terminate, true);
     assert_eq!(fixture.service.wake_at(fixture.now), Some(fixture.now.plus_ms(500)));
+}
+
+#[test]
+fn setup_commands_that_never_end_are_over_with_the_initial_delay() {
+    let mut fixture = Fixture::new(1);
+    fixture.called(1, OperationKind::Launch);
+    fixture.observe(1, Phase::SettingUp);
+    assert_eq!(fixture.service.wake_at(fixture.now), Some(fixture.now.plus_ms(INITIAL_DELAY_MS + 1)));
+    assert_eq!(fixture.pass_ms(INITIAL_DELAY_MS), []);
+    fixture.pass_ms(1);
+    assert_eq!(fixture.status(1), ReplicaStatus::FailedInitialDelay);
+    assert_eq!(fixture.reason(1), "its setup commands did not end within initial_delay_seconds (20 s)");
+    assert_eq!(fixture.due(OperationKind::Terminate), [1]);
 }
 
 #[test]
