@@ -190,31 +190,40 @@ fn fail(edit: &mut Edit<'_>, id: ReplicaId, status: ReplicaStatus, reason: &str,
         && replica.first_ready_at.is_some_and(|ready| now.since_ms(ready) >= limits::HEALTHY_AFTER_MS);
     set_status(replica, status, Some(reason.to_owned()), now);
     replica.operation = Some(terminate_at(now, false));
-    let ever_ready = edit.service().head.ever_ready;
+    count_failure(edit, healthy, now);
+    let of_the_commands = matches!(status, ReplicaStatus::Failed | ReplicaStatus::FailedInitialDelay);
+    let head = &edit.service().head;
+    if of_the_commands && !head.ever_ready && head.failures_in_a_row >= limits::FAILURES_BEFORE_READY_MAX {
+        let reason = format!(
+            "{} replicas in a row failed before any was ready, so no more are launched; the last, replica {id}: {reason}. \
+             See `logs {} {id}`, mend the service's YAML, then `down` and `up` it again",
+            head.failures_in_a_row, head.name
+        );
+        edit.head_mut().given_up = Some(reason);
+    }
+}
+
+/// The replica was taken away from outside: not its fault, so it is replaced at once; but one that never
+/// came so far as to be ready counts for the pause, or launching would go round without end.
+fn preempt(edit: &mut Edit<'_>, id: ReplicaId, reason: &str, now: Timestamp) {
+    let Some(replica) = edit.replica_mut(id) else { return };
+    set_status(replica, ReplicaStatus::Preempted, Some(reason.to_owned()), now);
+    replica.operation = Some(terminate_at(now, false));
+    if replica.first_ready_at.is_none() {
+        count_failure(edit, false, now);
+    }
+}
+
+/// Counts a failure in a row, or the first of a new row, and sets the pause before the next launch.
+fn count_failure(edit: &mut Edit<'_>, was_healthy: bool, now: Timestamp) {
     let head = edit.head_mut();
-    head.failures_in_a_row = if healthy { 0 } else { head.failures_in_a_row.saturating_add(1) };
+    head.failures_in_a_row = if was_healthy { 0 } else { head.failures_in_a_row.saturating_add(1) };
     let pause_ms = match head.failures_in_a_row {
         // The first failure may be an accident: replace at once.
         0 | 1 => 0,
         failures => limits::backoff_ms(limits::LAUNCH_PAUSE_MS_FIRST, limits::LAUNCH_PAUSE_MS_MAX, failures - 2),
     };
     head.launch_not_before = now.plus_ms(pause_ms);
-    let of_the_commands = matches!(status, ReplicaStatus::Failed | ReplicaStatus::FailedInitialDelay);
-    if of_the_commands && !ever_ready && head.failures_in_a_row >= limits::FAILURES_BEFORE_READY_MAX {
-        head.given_up = Some(format!(
-            "{} replicas in a row failed before any was ready, so no more are launched; the last, replica {id}: {reason}. \
-             See `logs {} {id}`, mend the service's YAML, then `down` and `up` it again",
-            head.failures_in_a_row, head.name
-        ));
-    }
-}
-
-/// The replica was taken away from outside: not its fault, so it is replaced at once.
-fn preempt(edit: &mut Edit<'_>, id: ReplicaId, reason: &str, now: Timestamp) {
-    if let Some(replica) = edit.replica_mut(id) {
-        set_status(replica, ReplicaStatus::Preempted, Some(reason.to_owned()), now);
-        replica.operation = Some(terminate_at(now, false));
-    }
 }
 
 fn orphaned(edit: &mut Edit<'_>, uid: &ReplicaUid, now: Timestamp) {

@@ -140,3 +140,19 @@ fn a_replica_that_was_taken_away_is_replaced_at_once_and_is_no_failure() {
     }
     assert_eq!(fixture.service.head.failures_in_a_row, 0);
 }
+
+#[test]
+fn replicas_that_are_taken_away_before_they_are_ready_are_launched_after_pauses_and_never_given_up() {
+    let mut fixture = Fixture::new(1);
+    let mut pauses = Vec::new();
+    for id in 1..=12 {
+        fixture.observe(id, preempted());
+        fixture.called(id, OperationKind::Terminate);
+        pauses.push(fixture.service.head.launch_not_before.since_ms(fixture.now));
+        fixture.pass_ms(LAUNCH_PAUSE_MS_MAX);
+    }
+    assert_eq!(pauses[..5], [0, 1_000, 2_000, 4_000, 8_000]);
+    assert_eq!(pauses.last(), Some(&LAUNCH_PAUSE_MS_MAX));
+    assert_eq!(fixture.service.head.given_up, None);
+    assert_eq!(fixture.ids(), [13]);
+}
