@@ -85,10 +85,10 @@ pub fn step(service: &mut Service, event: &Event, now: Timestamp) -> (Vec<Change
 /// about failing start anew: how long nobody looked says nothing about the replica.
 pub fn recover(service: &mut Service, now: Timestamp) {
     for replica in service.replicas.values_mut() {
-        if matches!(replica.status, ReplicaStatus::Starting | ReplicaStatus::NotReady) {
-            replica.status_since = now;
-        }
-        // A clock that was set back must not make an operation wait longer than it ever may.
+        let anew = matches!(replica.status, ReplicaStatus::Starting | ReplicaStatus::NotReady);
+        // A clock that was set back must not hide what is seen from now on, nor make an operation wait
+        // longer than it ever may.
+        replica.status_since = if anew { now } else { replica.status_since.min(now) };
         if let Some(operation) = &mut replica.operation {
             operation.not_before = operation.not_before.min(now.plus_ms(limits::DRAIN_MS_MAX));
         }

@@ -122,6 +122,14 @@ impl Fixture {
         changes
     }
 
+    /// Starts again as a controller that finds the service in its store at `now`.
+    pub(super) fn recover(&mut self, now: Timestamp) {
+        self.now = now;
+        crate::recover(&mut self.service, now);
+        // What recovering changes is not written; the rows follow with the next change of each.
+        self.rows = Rows::of(&self.service);
+    }
+
     /// Lets time pass, then ticks.
     pub(super) fn pass_ms(&mut self, milliseconds: u64) -> Vec<Change> {
         self.now = self.now.plus_ms(milliseconds);

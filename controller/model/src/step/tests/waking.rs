@@ -2,7 +2,7 @@
 
 use super::fixture::{Fixture, INITIAL_DELAY_MS, START, ended};
 use crate::limits::{DRAIN_MS_MAX, LAUNCH_PAUSE_MS_MAX};
-use crate::{OperationKind, Phase, ReplicaId, ReplicaStatus, Stage, Timestamp, recover};
+use crate::{OperationKind, Phase, ReplicaId, ReplicaStatus, Stage, Timestamp};
 
 #[test]
 fn a_service_with_nothing_to_wait_for_needs_no_waking() {
@@ -44,7 +44,7 @@ fn after_a_restart_times_that_decide_about_failing_start_anew() {
     ] {
         let mut fixture = Fixture::with_status(status);
         let now = START.plus_ms(3_600_000);
-        recover(&mut fixture.service, now);
+        fixture.recover(now);
         assert_eq!(fixture.replica(1).status, status, "a restart changes no status");
         assert_eq!(fixture.replica(1).status_since, if later { now } else { START }, "{status}");
     }
@@ -61,17 +61,27 @@ fn a_clock_that_was_set_back_makes_no_operation_and_no_launch_wait_longer_than_i
     }
     fixture.service.head.launch_not_before = fixture.now.plus_ms(LAUNCH_PAUSE_MS_MAX);
     let year_earlier = Timestamp(1_000);
-    recover(&mut fixture.service, year_earlier);
+    fixture.recover(year_earlier);
     let operation = fixture.replica(1).operation.expect("it drains");
     assert!(operation.not_before <= year_earlier.plus_ms(DRAIN_MS_MAX));
     assert!(fixture.service.head.launch_not_before <= year_earlier.plus_ms(LAUNCH_PAUSE_MS_MAX));
 }
 
 #[test]
+fn a_clock_that_was_set_back_hides_no_absence() {
+    let mut fixture = Fixture::new(1);
+    fixture.called(1, OperationKind::Launch);
+    fixture.recover(Timestamp(1_000));
+    fixture.pass_ms(1);
+    fixture.observe(1, Phase::Absent);
+    assert_eq!(fixture.status(1), ReplicaStatus::Preempted);
+}
+
+#[test]
 fn a_service_that_recovers_in_good_order_is_left_as_it_is() {
     let mut fixture = Fixture::ready(2);
     let before = fixture.service.clone();
-    recover(&mut fixture.service, fixture.now.plus_ms(5));
+    fixture.recover(fixture.now.plus_ms(5));
     assert_eq!(fixture.service, before);
     assert_eq!(fixture.service.replicas.get(&ReplicaId(1)).map(|replica| replica.status), Some(ReplicaStatus::Ready));
 }
