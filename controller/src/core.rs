@@ -550,7 +550,7 @@ impl<S: Store> Core<S> {
         managed.wake_at = managed.service.wake_at(now);
         managed
             .draining
-            .retain(|id, _| managed.service.replicas.get(id).is_some_and(|replica| routes::is_draining(replica)));
+            .retain(|id, _| managed.service.replicas.get(id).is_some_and(routes::is_draining));
         managed.view = Arc::new(view::service(&managed.service, &self.options.infra));
         self.routes_dirty = true;
         self.revision += 1;

@@ -35,11 +35,14 @@ const PUBLISH_RETRY_MS: u64 = 1_000;
 /// The core on its database.
 pub(crate) type ControllerCore = Core<SqliteStore>;
 
+/// Something that a user asked for.
+pub(crate) type Request = dyn FnOnce(&mut ControllerCore, Timestamp) -> Result<(), Fatal> + Send;
+
 /// What the control thread takes.
 pub(crate) enum Message {
     Input(Input),
     /// Something a user asked for; answers by itself.
-    Request(Box<dyn FnOnce(&mut ControllerCore, Timestamp) -> Result<(), Fatal> + Send>),
+    Request(Box<Request>),
     /// End now; what is under way is derived again at the next start.
     Stop,
 }

@@ -1,0 +1,111 @@
+//! From the configuration to the options of each role.
+
+use skyserve_cli::InitArgs;
+use skyserve_controller::core::CoreOptions;
+use skyserve_home::Home;
+use skyserve_provider::process::{ProcessProvider, ProcessOptions};
+use skyserve_spec::config::Config;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged, in `tracing-subscriber`'s form (`info`, `skyserve_controller=debug`); default `info`.
+const LOG_VARIABLE: &str = "SKYSERVE_LOG";
+/// The INFRA column of local replicas.
+const INFRA: &str = "local process";
+
+/// PID 1 of a container, or the background runtime of this home.
+pub(crate) fn init(arguments: InitArgs) -> ExitCode {
+    if let Some(command) = arguments.command {
+        return skyserve_init::run_command(&command, skyserve_init::ForwardTo::Group);
+    }
+    let (home, program) = match home_and_program() {
+        Ok(prepared) => prepared,
+        Err(message) => return failed("init", &message),
+    };
+    let mut options = skyserve_init::Options::standard(home, program);
+    options.setup = arguments.setup;
+    options.runs = arguments.runs;
+    skyserve_init::run(options)
+}
+
+/// The controller of this home, with local processes as its provider.
+pub(crate) fn controller() -> ExitCode {
+    log_to_standard_error();
+    let run = || -> Result<(), String> {
+        let (home, program) = home_and_program()?;
+        let config = configuration(&home)?;
+        let core = CoreOptions {
+            listen_host: config.load_balancer.listen_host,
+            listen_ports: config.load_balancer.ports.iter(),
+            infra: INFRA.to_owned(),
+        };
+        let shim: Vec<OsString> = vec![program.into_os_string(), "shim".into()];
+        let provider = |home: &Home| ProcessProvider::new(home.clone(), shim, ProcessOptions::default());
+        skyserve_controller::run(skyserve_controller::Options { home, core }, provider).map_err(|error| error.to_string())
+    };
+    ended("controller", run())
+}
+
+/// The load balancer of this home.
+pub(crate) fn load_balancer() -> ExitCode {
+    // Before any thread: what a supervisor passed on is read from the environment once.
+    let inherited = skyserve_loadbalancer::inherited_listeners();
+    log_to_standard_error();
+    let run = || -> Result<(), String> {
+        let home = Home::from_env().map_err(|error| error.to_string())?;
+        home.make_dirs().map_err(|error| error.to_string())?;
+        let config = configuration(&home)?.load_balancer;
+        let mut options = skyserve_loadbalancer::Options {
+            routes_file: home.routes_file(),
+            report_socket: home.load_balancer_socket(),
+            notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from),
+            inherited,
+            metrics_address: config.metrics_address,
+            threads: config.threads as usize,
+            ..skyserve_loadbalancer::Options::default()
+        };
+        options.limits.drain_ms_max = u64::from(config.drain_seconds) * 1000;
+        options.limits.queue_requests_max = config.queue_limit as usize;
+        options.limits.queue_wait_ms_max = u64::from(config.queue_timeout_seconds) * 1000;
+        skyserve_loadbalancer::run(options).map_err(|error| error.to_string())
+    };
+    ended("loadbalancer", run())
+}
+
+fn ended(role: &str, result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => failed(role, &message),
+    }
+}
+
+fn failed(role: &str, message: &str) -> ExitCode {
+    eprintln!("skyserve {role}: {message}");
+    ExitCode::FAILURE
+}
+
+fn home_and_program() -> Result<(Home, PathBuf), String> {
+    let home = Home::from_env().map_err(|error| error.to_string())?;
+    let program = std::env::current_exe().map_err(|error| format!("cannot tell where this program is: {error}"))?;
+    Ok((home, program))
+}
+
+/// The user's configuration; its warnings are logged.
+fn configuration(home: &Home) -> Result<Config, String> {
+    let path = home.config_file();
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
+        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+    };
+    let (config, warnings) = Config::parse(&bytes, &path.display().to_string()).map_err(|error| error.to_string())?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(config)
+}
+
+fn log_to_standard_error() {
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
