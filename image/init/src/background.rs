@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use skyserve_home::{Home, HomeError, RUNTIME_DIR_VARIABLE};
 use skyserve_scripts::{RunId, ScriptError, Scripts};
 
-use crate::leftovers::wait_until_gone;
+use crate::leftovers::{MARK_VARIABLE, wait_until_gone};
 use crate::lock::{RunningInit, running};
 use crate::log_file::open_append;
 use crate::{notify, sys};
@@ -76,6 +76,8 @@ pub fn spawn_background<A: AsRef<OsStr>>(exe: &Path, home: &Home, args: &[A]) ->
     let mut command = Command::new(exe);
     command
         .args(args)
+        // This process may be a child of an init itself, of this home or another.
+        .env_remove(MARK_VARIABLE)
         .env("HOME", home.path())
         .env(RUNTIME_DIR_VARIABLE, home.runtime_dir())
         .current_dir(home.path())

@@ -41,6 +41,8 @@ const NOFILE_WANTED: u64 = 4 * FDS_PER_ROLE_MAX as u64;
 #[derive(Debug)]
 pub(crate) struct Launcher {
     home: Home,
+    /// The home as it stands in the marks of children.
+    mark_home: PathBuf,
     /// Limit on open files as init found it, for its children.
     nofile: Option<(u64, u64)>,
     null: File,
@@ -48,7 +50,7 @@ pub(crate) struct Launcher {
 
 impl Launcher {
     /// Raises init's own limit on open files where that is possible.
-    pub(crate) fn new(home: Home) -> io::Result<Self> {
+    pub(crate) fn new(home: Home, mark_home: PathBuf) -> io::Result<Self> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         let nofile = getrlimit(Resource::RLIMIT_NOFILE).ok();
         if let Some((soft, hard)) = nofile
@@ -57,7 +59,7 @@ impl Launcher {
             // Where this is refused there is room for fewer descriptors, and keeping one more fails with a message.
             let _ = setrlimit(Resource::RLIMIT_NOFILE, NOFILE_WANTED.min(hard), hard);
         }
-        Ok(Self { home, nofile, null })
+        Ok(Self { home, mark_home, nofile, null })
     }
 
     /// Starts a role and gives it what is kept for it.
@@ -114,7 +116,7 @@ impl Launcher {
         env.push(entry("HOME", self.home.path())?);
         env.push(entry(RUNTIME_DIR_VARIABLE, self.home.runtime_dir())?);
         env.push(entry("NOTIFY_SOCKET", self.home.notify_socket())?);
-        env.push(EnvEntry::with_own_pid(mark(self.home.path(), name)).ok_or_else(nul_inside)?);
+        env.push(EnvEntry::with_own_pid(mark(&self.mark_home, name)).ok_or_else(nul_inside)?);
         Ok(env)
     }
 }

@@ -47,8 +47,8 @@ pub(crate) enum LockError {
 #[derive(Debug)]
 pub(crate) struct InitLock {
     path: PathBuf,
-    /// The lock lives as long as this open file.
-    _file: File,
+    /// The lock lives as long as this is open.
+    file: File,
 }
 
 impl InitLock {
@@ -57,7 +57,7 @@ impl InitLock {
         let failed = |action, source| LockError::Io { action, path: home.init_lock(), source };
         let deadline = Instant::now() + NAMELESS_HOLDER_WAIT;
         loop {
-            let mut file = OpenOptions::new()
+            let file = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
@@ -68,10 +68,9 @@ impl InitLock {
                 .map_err(|error| failed("open", error))?;
             match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file_write_lock())) {
                 Ok(_) if same_file(&file, &path).map_err(|error| failed("look at", error))? => {
-                    file.set_len(0).map_err(|error| failed("write", error))?;
-                    file.write_all(format!("{}\n", std::process::id()).as_bytes())
-                        .map_err(|error| failed("write", error))?;
-                    return Ok(Self { path, _file: file });
+                    let mut lock = Self { path, file };
+                    lock.write_pid().map_err(|error| failed("write", error))?;
+                    return Ok(lock);
                 }
                 Ok(_) => {}
                 Err(Errno::EAGAIN | Errno::EACCES) => {
@@ -86,6 +85,11 @@ impl InitLock {
                 Err(error) => return Err(failed("lock", error.into())),
             }
         }
+    }
+
+    fn write_pid(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.write_all(format!("{}\n", std::process::id()).as_bytes())
     }
 }
 

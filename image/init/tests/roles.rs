@@ -1,4 +1,5 @@
 //! Roles are started, restarted and stopped; what they gave init to keep outlives them.
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 mod support;
 
@@ -96,6 +97,15 @@ fn a_second_sigterm_leaves_no_more_grace() {
     wait_until("init is stopping", || test.status().is_some_and(|status| status.state == "stopping"));
     assert!(is_alive(controller));
     init.stop();
+}
+
+#[test]
+fn the_check_for_processes_left_behind_notices_them() {
+    let test = TestHome::new();
+    let init = test.start(&BOTH);
+    let roles = [test.ready_role("loadbalancer", None), test.ready_role("controller", None)];
+    init.kill();
+    assert!(roles.iter().all(|pid| test.processes().contains(pid)));
 }
 
 #[test]

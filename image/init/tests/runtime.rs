@@ -1,4 +1,5 @@
 //! Init as the background runtime of a home: one at a time, found, stopped, and clear about what is wrong.
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 mod support;
 
@@ -7,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use skyserve_init::{BackgroundError, Stopped, running, spawn_background, stop};
-use support::{HARNESS, TestHome, is_alive, wait_until};
+use support::{HARNESS, TestHome, command_of, is_alive, unshare, wait_until};
 
 const ARGUMENTS: [&str; 5] = ["init", "--role", "loadbalancer=listener", "--role", "controller=ready"];
 const STOP_WAIT: Duration = Duration::from_secs(20);
@@ -16,6 +17,9 @@ const STOP_WAIT: Duration = Duration::from_secs(20);
 fn it_starts_in_the_background_is_found_and_stops_without_a_trace() {
     let test = TestHome::new();
     assert_eq!(stop(&test.home, STOP_WAIT).unwrap(), Stopped::WasNotRunning);
+    // A descriptor that passes through exec, as a careless caller may have one.
+    let stray = test.home.path().join("stray");
+    let _stray = nix::unistd::dup(fs::File::create(&stray).unwrap()).unwrap();
     let init = spawn_background(HARNESS.as_ref(), &test.home, &ARGUMENTS).unwrap();
     assert_eq!(running(&test.home), Some(init));
     assert_eq!(spawn_background(HARNESS.as_ref(), &test.home, &ARGUMENTS).unwrap(), init);
@@ -25,6 +29,8 @@ fn it_starts_in_the_background_is_found_and_stops_without_a_trace() {
     assert_eq!(session.as_raw(), pid);
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), test.home.path());
     assert_eq!(fs::read_link(format!("/proc/{pid}/fd/2")).unwrap(), test.home.init_log());
+    let mut descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    assert!(!descriptors.any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|path| path == stray)));
     test.ready_role("loadbalancer", None);
     assert_eq!(stop(&test.home, STOP_WAIT).unwrap(), Stopped::Stopped(init));
     assert_eq!(running(&test.home), None);
@@ -75,6 +81,29 @@ fn a_runtime_that_cannot_start_says_why_to_who_started_it() {
     assert!(error.to_string().contains("/nonexistent/setup.sh"), "{error}");
     assert!(!test.home.init_lock().exists());
     assert_eq!(test.processes(), Vec::<i32>::new());
+}
+
+/// What init says, as PID 1 of a namespace in which the home is a file system of its own, prepared like this.
+fn said_on_a_home_that_is(prepare: &str) -> Option<String> {
+    let unshare = unshare()?;
+    let test = TestHome::new();
+    let script = format!("mount -t tmpfs -o size=64k none \"$HOME\" && cd / && {prepare} && exec \"$@\"");
+    let words = [unshare.as_slice(), &["sh", "-c", &script, "sh", HARNESS], &ARGUMENTS].concat();
+    let output = test.with_environment(&mut command_of(&words)).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!test.home.notify_socket().exists());
+    Some(String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_full_disk_and_a_read_only_home_are_named_at_the_start() {
+    let full = "head -c 1000000 /dev/zero > \"$HOME/fill\" 2>/dev/null; true";
+    if let Some(said) = said_on_a_home_that_is(full) {
+        assert!(said.contains("cannot write") && said.contains("init.lock: No space left on device"), "{said}");
+    }
+    if let Some(said) = said_on_a_home_that_is("mount -o remount,ro none \"$HOME\"") {
+        assert!(said.contains("cannot make the folder") && said.contains("Read-only file system"), "{said}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Setup and run scripts: persisted, replayed in order, retried, whatever they do.
+#![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
 mod support;
 
@@ -119,7 +120,7 @@ fn failing_and_damaged_run_scripts_hide_no_other() {
     scripts.persist_run(id(1), b"kill -9 $$").unwrap();
     scripts.persist_run(id(2), b"true").unwrap();
     scripts.persist_run(id(3), b"sleep 60").unwrap();
-    scripts.persist_run(id(5), b"#!/bin/sed -n =\nis run by sed\n").unwrap();
+    scripts.persist_run(id(5), b"#!/bin/cat\nprinted by cat\n").unwrap();
     fs::write(scripts.run_path(id(4)), b"").unwrap();
     let init = test.start(&BOTH);
     test.wait_script("run-2", "succeeded");
@@ -130,7 +131,7 @@ fn failing_and_damaged_run_scripts_hide_no_other() {
         test.script_status("run-4").is_some_and(|run| run.last_end.is_some_and(|end| end.contains("it is empty")))
     });
     assert_eq!(test.script_status("run-1").unwrap().last_end.as_deref(), Some("was killed by SIGKILL"));
-    assert!(fs::read_to_string(test.home.run_log(5)).unwrap().ends_with("1\n2\n"));
+    assert!(fs::read_to_string(test.home.run_log(5)).unwrap().ends_with("printed by cat\n"));
     init.stop();
 }
 
@@ -214,8 +215,7 @@ fn init_killed_at_any_moment_between_persisting_and_running_loses_no_script() {
 #[test]
 fn after_init_was_killed_its_scripts_are_ended_before_they_are_replayed() {
     let test = TestHome::new();
-    let text =
-        "if [ -e ~/pid ] && kill -0 $(cat ~/pid); then echo twice >> ~/trace; fi; echo $$ > ~/pid; exec sleep 60";
+    let text = "if [ -e ~/pid ] && grep -q sleep /proc/$(cat ~/pid)/cmdline; then echo twice >> ~/trace; fi; echo $$ > ~/pid; exec sleep 60";
     let run = format!("1={}", test.script("run", text));
     let init = test.start(&with(&["--run", &run]));
     wait_until("it runs", || test.read("pid").ends_with('\n'));

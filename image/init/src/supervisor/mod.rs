@@ -17,6 +17,7 @@ mod roles;
 mod scripts;
 mod stop;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -57,9 +58,9 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Script(#[from] ScriptError),
     #[error("cannot read the script {path} given on the command line: {source}")]
-    GivenScript { path: std::path::PathBuf, source: std::io::Error },
+    GivenScript { path: PathBuf, source: std::io::Error },
     #[error("cannot bind the notify socket {path}: {source}")]
-    Notify { path: std::path::PathBuf, source: std::io::Error },
+    Notify { path: PathBuf, source: std::io::Error },
     #[error("cannot {action}: {source}")]
     System { action: &'static str, source: std::io::Error },
 }
@@ -129,6 +130,8 @@ pub(crate) struct Supervisor {
     signals: Signals,
     notify: NotifySocket,
     launcher: Launcher,
+    /// The home as it stands in the marks of children.
+    mark_home: PathBuf,
     store: FdStore,
     roles: Vec<RoleState>,
     scripts: Vec<Script>,
@@ -160,7 +163,9 @@ impl Supervisor {
         let notify_path = options.home.notify_socket();
         let notify =
             NotifySocket::bind(&notify_path).map_err(|source| StartError::Notify { path: notify_path, source })?;
-        let launcher = Launcher::new(options.home.clone())
+        // Children are found again by the home's name, which must be the same however the home was spelled.
+        let mark_home = options.home.path().canonicalize().unwrap_or_else(|_| options.home.path().to_path_buf());
+        let launcher = Launcher::new(options.home.clone(), mark_home.clone())
             .map_err(|source| StartError::System { action: "open /dev/null", source })?;
         let scripts_store = Scripts::new(options.home.clone());
         let restart = scripts_store.start()? == Start::Restart;
@@ -200,13 +205,14 @@ impl Supervisor {
             signals,
             notify,
             launcher,
+            mark_home,
         })
     }
 
     /// Starts everything and supervises it until told to stop.
     pub(crate) fn run(mut self) -> Result<ExitCode, StartError> {
         self.persist_given_scripts()?;
-        let leftovers = leftovers::scan(self.options.home.path());
+        let leftovers = leftovers::scan(&self.mark_home);
         for index in 0..self.roles.len() {
             self.end_leftover_role(index, &leftovers);
             self.start_role(index, Instant::now());

@@ -14,12 +14,11 @@ impl Supervisor {
     /// Ends a role that an init before this one has left running, right before its successor starts.
     pub(super) fn end_leftover_role(&self, index: usize, leftovers: &[Marked]) {
         let name = &self.roles[index].role.name;
-        let home = self.options.home.path();
         let of_role: Vec<&Marked> = leftovers.iter().filter(|marked| marked.is_role(name)).collect();
         for marked in &of_role {
             say(format_args!("ending {name}, process {}, left over from an init that was killed", marked.pid));
         }
-        for (marked, error) in leftovers::kill(of_role.into_iter(), home) {
+        for (marked, error) in leftovers::kill(of_role.into_iter(), &self.mark_home) {
             say(format_args!("cannot end {name}, process {}: {error}; kill it if the new one cannot work", marked.pid));
         }
     }

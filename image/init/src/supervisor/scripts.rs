@@ -82,7 +82,7 @@ impl Supervisor {
                 of_scripts.len()
             ));
         }
-        for (marked, error) in leftovers::kill(of_scripts.into_iter(), self.options.home.path()) {
+        for (marked, error) in leftovers::kill(of_scripts.into_iter(), &self.mark_home) {
             say(format_args!("cannot end process {} of {}: {error}", marked.pid, marked.name));
         }
     }
@@ -293,6 +293,9 @@ impl Supervisor {
     }
 
     fn know_script(&mut self, kind: ScriptKind, path: PathBuf) {
+        if self.scripts.iter().any(|script| script.kind == kind) {
+            return;
+        }
         let log = match kind {
             ScriptKind::Setup => self.options.home.setup_log(),
             ScriptKind::Run(id) => self.options.home.run_log(id.number()),

@@ -115,7 +115,7 @@ impl Supervisor {
 
     fn signal_background(&self, signal: i32) {
         for marked in self.background() {
-            if let Err(error) = leftovers::signal(&marked, self.options.home.path(), signal) {
+            if let Err(error) = leftovers::signal(&marked, &self.mark_home, signal) {
                 say(format_args!("cannot signal process {} of {}: {error}", marked.pid, marked.name));
             }
         }
@@ -123,7 +123,7 @@ impl Supervisor {
 
     /// Processes of scripts that are not in the group of a script that still runs.
     fn background(&self) -> Vec<Marked> {
-        let mut found = leftovers::scan(self.options.home.path());
+        let mut found = leftovers::scan(&self.mark_home);
         found.retain(|marked| {
             let group = getpgid(Some(Pid::from_raw(marked.pid))).map_or(0, Pid::as_raw);
             marked.is_of_script() && !self.scripts.iter().any(|script| script.process.pid() == Some(group))

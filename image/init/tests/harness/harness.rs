@@ -114,9 +114,10 @@ fn listen() -> ExitCode {
             listener
         }
     };
-    notify("READY=1", &[]);
     let port = listener.local_addr().expect("an address").port();
-    fs::write(home_file("port"), port.to_string()).expect("the port is written");
+    fs::write(home_file("port.new"), port.to_string()).expect("the port is written");
+    fs::rename(home_file("port.new"), home_file("port")).expect("the port is published");
+    notify("READY=1", &[]);
     let answering = listener.try_clone().expect("a second handle");
     std::thread::spawn(move || {
         for mut connection in answering.incoming().flatten() {

@@ -52,6 +52,8 @@ impl TestHome {
 
     /// Starts init on this home, as a child of the test.
     pub fn start(&self, arguments: &[&str]) -> Init<'_> {
+        // What an init before this one has written is not to be taken for this one's.
+        let _ = fs::remove_file(self.home.init_status());
         let log = File::options().append(true).create(true).open(self.home.init_log()).unwrap();
         let mut command = Command::new(HARNESS);
         command.arg("init").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
