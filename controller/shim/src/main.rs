@@ -1,0 +1,6 @@
+//! The shim as a program of its own.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    skyserve_shim::run_command_line(std::env::args_os().skip(1))
+}
