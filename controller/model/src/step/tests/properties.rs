@@ -42,8 +42,11 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Events with the time that passes before each, and perhaps a `down` after some of them.
-fn history() -> impl Strategy<Value = (u32, Vec<(u64, Event)>, Option<(usize, bool)>)> {
+/// How many replicas; events, each with the time that passes before it; and perhaps after which of them
+/// a `down` comes, and whether it purges.
+type History = (u32, Vec<(u64, Event)>, Option<(usize, bool)>);
+
+fn history() -> impl Strategy<Value = History> {
     let pause_ms = prop_oneof![Just(0u64), 1..2_000u64, Just(30_000), Just(400_000)];
     let down = proptest::option::weighted(0.3, (0..60usize, any::<bool>()));
     (0..5u32, proptest::collection::vec((pause_ms, event()), 0..60), down)
