@@ -1,1 +1,63 @@
-//! `skyserve-cli`
+//! The command line: `up`, `status`, `logs`, `down`, `check`, called as `skyserve …` or, through a link
+//! named `sky`, as `sky serve …`.
+//!
+//! [`parse`] says what a command line means; the binary carries out roles itself and hands commands for
+//! a person to [`run`]. Everything is asked of the controller over its Unix socket; this crate never
+//! opens the database and never touches a replica.
+//!
+//! Invariants:
+//! * A YAML is judged, and every local file looked for, before anything is changed.
+//! * Results go to stdout, everything else to stderr; a reader that goes away is no failure.
+//! * Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+#![forbid(unsafe_code)]
+
+mod args;
+mod bundle;
+mod client;
+mod command;
+mod duration;
+mod follow;
+mod invocation;
+mod judge;
+mod output;
+mod progress;
+mod prompt;
+mod runtime;
+mod source;
+mod table;
+#[cfg(test)]
+mod testing;
+mod watch;
+
+pub use invocation::{InitArgs, Invocation, UserCommand, parse};
+
+use command::{CommandError, Context};
+use output::{Colour, Screen, Style};
+use skyserve_home::Home;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+/// Carries out a command for a person, and prints what there is to say.
+pub fn run(command: UserCommand) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    let is_terminal = stdout.is_terminal();
+    let mut screen = Screen { out: &mut stdout, style: Style::of(is_terminal), is_terminal };
+    match attempt(command, &mut screen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CommandError::Output(error)) if output::is_reader_gone(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            if let Some(text) = error.message() {
+                output::message(&format!("{} {text}", Style::of_messages().paint(Colour::Red, "error:")));
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn attempt(command: UserCommand, screen: &mut Screen<'_>) -> Result<(), CommandError> {
+    // One thread is plenty for one request at a time.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let home = Home::from_env()?;
+    let UserCommand { called_as, action } = command;
+    runtime.block_on(command::carry_out(&Context { home, called_as }, action, screen))
+}

@@ -1,0 +1,242 @@
+//! `up`: judges a YAML, packs what it needs, and asks the controller for the service.
+//!
+//! Invariants:
+//! * Nothing is started, written or uploaded before the YAML, the configuration and the local files have
+//!   been judged and the person has agreed.
+//! * A runtime that was started for a service which was then refused is stopped again.
+
+use super::summary::summary;
+use super::{CommandError, Context, existing, now_ms, unless_interrupted};
+use crate::bundle::{self, Bundle};
+use crate::client::{Client, Created};
+use crate::invocation::Up;
+use crate::judge::{self, Judged};
+use crate::output::{Screen, Style, message, printable, warning};
+use crate::progress::Progress;
+use crate::prompt::confirm;
+use crate::runtime::{self, Found};
+use crate::source::{self, Values};
+use crate::watch::Watch;
+use skyserve_api::{ServiceView, UpRequest};
+use skyserve_spec::{TaskSpec, make_service_name, validate_service_name};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+/// How long `up` without `--wait` waits for the endpoint to listen. It takes milliseconds; if it takes
+/// longer something is in its way, and `status` shows what.
+const LISTENS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What has been read and judged.
+struct Plan {
+    name: String,
+    source: String,
+    values: Values,
+    task: TaskSpec,
+    bundle: Option<Bundle>,
+}
+
+pub(super) async fn up(context: &Context, command: Up, screen: &mut Screen<'_>) -> Result<(), CommandError> {
+    let plan = plan(context, &command)?;
+    message(&summary(&plan.name, &plan.task, plan.bundle.as_ref(), Style::of_messages()));
+    confirm(&format!("Launching a new service {:?}. Proceed?", plan.name), command.assume_yes)?;
+
+    let mut progress = Progress::start();
+    context.home.make_dirs()?;
+    let Found { client, started } = runtime::ensure(&context.home, &mut progress).await?;
+    let created = create(context, &client, &command, &plan, &mut progress).await;
+    if created.is_err() && started && client.services().await.is_ok_and(|services| services.is_empty()) {
+        runtime::stop(&context.home, &mut progress)?;
+    }
+    let view = created?;
+
+    let name = view.name.clone();
+    let left = || {
+        let status = context.called_as.command(&format!("status {name}"));
+        let down = context.called_as.command(&format!("down {name}"));
+        format!("service {name} goes on starting; see `{status}`, or take it down with `{down}`")
+    };
+    if command.wait {
+        let view = unless_interrupted(until_ready(&client, &name, &mut progress, context), left).await?;
+        drop(progress);
+        screen.text(&ready_text(context, &view, screen.style))?;
+    } else {
+        let listening = tokio::time::timeout(LISTENS_WITHIN, until_listening(&client, view, &mut progress));
+        let view = unless_interrupted(async { Ok(listening.await) }, left).await?;
+        drop(progress);
+        let view = match view {
+            Ok(view) => view?,
+            Err(_) => client.service(&name).await?.ok_or_else(|| vanished(&name))?,
+        };
+        screen.text(&started_text(context, &view, screen.style))?;
+    }
+    Ok(())
+}
+
+/// Reads and judges everything that can be judged from here.
+fn plan(context: &Context, command: &Up) -> Result<Plan, CommandError> {
+    let source = source::read_yaml(&command.yaml)?;
+    let values = source::read_values(&command.overrides, &source::environment())?;
+    let Judged { task, warnings } = judge::for_up(&source, &command.yaml, &values)?;
+    let name = match &command.name {
+        Some(name) => name.clone(),
+        None => made_up_name(),
+    };
+    validate_service_name(&name)?;
+    let config_warnings = judge::config(&context.home)?;
+    warnings.iter().chain(&config_warnings).for_each(|text| warning(text));
+    let bundle = pack(context, &task)?;
+    Ok(Plan { name, source, values, task, bundle })
+}
+
+/// Packs the local files. Its folder need not exist yet, and packing must change nothing: without it, the
+/// files wait in the system's temporary folder.
+fn pack(context: &Context, task: &TaskSpec) -> Result<Option<Bundle>, CommandError> {
+    let current_folder = std::env::current_dir()?;
+    let own = runtime::temporary_folder(&context.home);
+    let temporary = if own.is_dir() { own } else { std::env::temp_dir() };
+    let bundle = bundle::pack(task, &current_folder, context.home.path(), &temporary)?;
+    bundle.iter().flat_map(|bundle| &bundle.warnings).for_each(|text| warning(text));
+    Ok(bundle)
+}
+
+fn made_up_name() -> String {
+    // The standard library seeds its hashers at random.
+    let random = RandomState::new().build_hasher().finish();
+    make_service_name(random as u32)
+}
+
+async fn create(
+    context: &Context,
+    client: &Client,
+    command: &Up,
+    plan: &Plan,
+    progress: &mut Progress,
+) -> Result<ServiceView, CommandError> {
+    progress.now(&format!("starting service {}", plan.name));
+    // Asked before the upload, which may take a while.
+    if client.service(&plan.name).await?.is_some() {
+        return Err(name_taken(context, &plan.name));
+    }
+    if let Some(bundle) = &plan.bundle {
+        progress.now("uploading files");
+        client.put_bundle(&bundle.sha256, &bundle.file, bundle.bytes).await?;
+    }
+    let request = UpRequest {
+        name: plan.name.clone(),
+        source: plan.source.clone(),
+        file_name: command.yaml.display().to_string(),
+        envs: plan.values.envs.clone(),
+        secrets: plan.values.secrets.clone(),
+        bundle: plan.bundle.as_ref().map(|bundle| bundle.sha256.clone()),
+    };
+    match client.create(&request, now_ms()).await? {
+        Created::New(view) => Ok(*view),
+        Created::NameTaken => Err(name_taken(context, &plan.name)),
+    }
+}
+
+fn name_taken(context: &Context, name: &str) -> CommandError {
+    CommandError::Refused(format!(
+        "service {name} already exists. To change it, use `{}`; to start afresh, take it down first with `{}`; to start \
+         another one, give it another name with -n",
+        context.called_as.command(&format!("update {name} YAML")),
+        context.called_as.command(&format!("down {name}"))
+    ))
+}
+
+fn vanished(name: &str) -> CommandError {
+    CommandError::Refused(format!("service {name} was taken down while it was being waited for"))
+}
+
+async fn until_listening(
+    client: &Client,
+    view: ServiceView,
+    progress: &mut Progress,
+) -> Result<ServiceView, CommandError> {
+    let mut watch = Watch::new(client.clone());
+    let mut view = view;
+    while !view.endpoint_listens {
+        progress.now(&format!("waiting for the endpoint {}", view.endpoint));
+        let name = view.name.clone();
+        let services = watch.next().await?;
+        view = services.into_iter().find(|service| service.name == name).ok_or_else(|| vanished(&name))?;
+    }
+    Ok(view)
+}
+
+/// Waits until the service is ready; a failed one is an error with the reason.
+async fn until_ready(
+    client: &Client,
+    name: &str,
+    progress: &mut Progress,
+    context: &Context,
+) -> Result<ServiceView, CommandError> {
+    let mut watch = Watch::new(client.clone());
+    loop {
+        let services = watch.next().await?;
+        let Some(view) = services.iter().find(|service| service.name == name) else {
+            return Err(CommandError::Refused(format!(
+                "service {name} was taken down while it was being waited for; {}",
+                existing(&services)
+            )));
+        };
+        match view.status.as_str() {
+            "READY" => return Ok(view.clone()),
+            "FAILED" | "FAILED_CLEANUP" | "SHUTTING_DOWN" => return Err(failed(context, view)),
+            _ => progress.now(&state(view)),
+        }
+    }
+}
+
+/// `my-svc: REPLICA_INIT; replica 1 STARTING (reason)`.
+fn state(view: &ServiceView) -> String {
+    let mut text = format!("{}: {}", view.name, view.status);
+    for replica in &view.replicas {
+        let reason = replica.status_reason.as_ref().map_or_else(String::new, |reason| format!(" ({})", printable(reason)));
+        text.push_str(&format!("; replica {} {}{reason}", replica.id, replica.status));
+    }
+    text
+}
+
+fn failed(context: &Context, view: &ServiceView) -> CommandError {
+    let reason = view.status_reason.as_deref().map_or_else(String::new, |reason| format!(": {}", printable(reason)));
+    let newest = view.replicas.iter().map(|replica| replica.id).max();
+    let logs = newest.map_or_else(String::new, |id| {
+        format!(". See `{}`", context.called_as.command(&format!("logs {} {id}", view.name)))
+    });
+    CommandError::Refused(format!(
+        "service {} is {}{reason}{logs}; take it down with `{}`",
+        view.name,
+        view.status,
+        context.called_as.command(&format!("down {}", view.name))
+    ))
+}
+
+fn started_text(context: &Context, view: &ServiceView, style: Style) -> String {
+    let note = match &view.status_reason {
+        Some(reason) if !view.endpoint_listens => format!("{}: {}", view.status, printable(reason)),
+        _ => "Its replicas are starting; requests wait until the first is ready.".to_owned(),
+    };
+    format!("{}\n{note}\n", next_commands(context, view, style))
+}
+
+fn ready_text(context: &Context, view: &ServiceView, style: Style) -> String {
+    format!("{}\nService {} is {}.\n", next_commands(context, view, style), view.name, style.service_status(&view.status))
+}
+
+fn next_commands(context: &Context, view: &ServiceView, style: Style) -> String {
+    let name = &view.name;
+    let command = |rest: String| style.bold(&context.called_as.command(&rest));
+    let replica = view.replicas.first().map_or(1, |replica| replica.id);
+    format!(
+        "Service name: {}\nEndpoint URL: {}\n\n  Status:     {}\n  Logs:       {}\n  Take down:  {}\n",
+        style.bold(name),
+        style.bold(&view.endpoint),
+        command(format!("status {name}")),
+        command(format!("logs {name} {replica}")),
+        command(format!("down {name}"))
+    )
+}
+
+#[cfg(test)]
+mod tests;

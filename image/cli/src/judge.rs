@@ -1,0 +1,80 @@
+//! Has the YAML and `~/.sky/config.yaml` judged, before anything is done.
+
+use crate::source::Values;
+use skyserve_home::Home;
+use skyserve_spec::config::Config;
+use skyserve_spec::{Command, LoadOptions, Loaded, SpecError, Target, TaskSpec};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Largest configuration file.
+const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Why a YAML is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JudgeError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("{file} is a valid service, but asks for what cannot be done here yet:\n  {}", .refusals.join("\n  "))]
+    Refused { file: String, refusals: Vec<String> },
+    #[error("cannot read the configuration {path}: {problem}")]
+    ConfigFile { path: PathBuf, problem: String },
+}
+
+/// What was read, and what is to be known about it.
+pub(crate) struct Judged {
+    pub(crate) task: TaskSpec,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Judges a YAML, as a pool if `pool`. What could not be carried out is a warning.
+pub(crate) fn check(source: &str, file: &Path, values: &Values, pool: bool) -> Result<Judged, JudgeError> {
+    let command = if pool { Command::PoolApply } else { Command::ServeUp };
+    let Loaded { task, mut warnings, refusals } = load(source, file, values, command)?;
+    warnings.extend(refusals.into_iter().map(|refusal| format!("`up` would refuse this: {refusal}")));
+    Ok(Judged { task, warnings })
+}
+
+/// Judges a YAML that is to be started: what cannot be carried out is an error.
+pub(crate) fn for_up(source: &str, file: &Path, values: &Values) -> Result<Judged, JudgeError> {
+    let Loaded { task, warnings, refusals } = load(source, file, values, Command::ServeUp)?;
+    if refusals.is_empty() {
+        return Ok(Judged { task, warnings });
+    }
+    Err(JudgeError::Refused { file: file.display().to_string(), refusals })
+}
+
+fn load(source: &str, file: &Path, values: &Values, command: Command) -> Result<Loaded, SpecError> {
+    let options = LoadOptions {
+        command,
+        envs: values.envs.clone(),
+        secrets: values.secrets.clone(),
+        target: Target::LocalProcesses,
+    };
+    skyserve_spec::load(source.as_bytes(), &file.to_string_lossy(), &options)
+}
+
+/// Judges `~/.sky/config.yaml`, and says in a sentence each what in it has no effect.
+pub(crate) fn config(home: &Home) -> Result<Vec<String>, JudgeError> {
+    let path = home.config_file();
+    let (_, warnings) = Config::parse(&read_config(&path)?, &path.to_string_lossy())?;
+    Ok(warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect())
+}
+
+/// The user's configuration, as bytes; empty if there is none.
+fn read_config(path: &Path) -> Result<Vec<u8>, JudgeError> {
+    let unreadable = |problem: String| JudgeError::ConfigFile { path: path.to_path_buf(), problem };
+    let mut bytes = Vec::new();
+    match std::fs::File::open(path) {
+        Ok(file) => file
+            .take(CONFIG_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| unreadable(error.to_string()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(bytes),
+        Err(error) => return Err(unreadable(error.to_string())),
+    };
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        return Err(unreadable(format!("it is larger than the {CONFIG_BYTES_MAX} bytes allowed")));
+    }
+    Ok(bytes)
+}

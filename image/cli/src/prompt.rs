@@ -1,0 +1,72 @@
+//! Asking before something is done.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+/// Why nothing may be done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotConfirmed {
+    #[error("nothing was done: you answered no")]
+    Refused,
+    #[error("nothing was done: this needs a confirmation, and there is no terminal to ask on; add -y to confirm")]
+    NobodyToAsk,
+    #[error("nothing was done: cannot ask for a confirmation: {0}")]
+    Terminal(#[from] io::Error),
+}
+
+/// Asks on the terminal, unless `assume_yes`. An empty answer is yes, as in SkyPilot; the end of the
+/// input is no.
+pub(crate) fn confirm(question: &str, assume_yes: bool) -> Result<(), NotConfirmed> {
+    if assume_yes {
+        return Ok(());
+    }
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(NotConfirmed::NobodyToAsk);
+    }
+    ask(question, &mut stdin.lock(), &mut io::stderr())
+}
+
+fn ask(question: &str, answers: &mut dyn BufRead, terminal: &mut dyn Write) -> Result<(), NotConfirmed> {
+    loop {
+        write!(terminal, "{question} [Y/n]: ")?;
+        terminal.flush()?;
+        let mut answer = String::new();
+        if answers.read_line(&mut answer)? == 0 {
+            writeln!(terminal)?;
+            return Err(NotConfirmed::Refused);
+        }
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "" | "y" | "yes" => return Ok(()),
+            "n" | "no" => return Err(NotConfirmed::Refused),
+            _ => writeln!(terminal, "Please answer y or n.")?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(text: &str) -> (Result<(), NotConfirmed>, String) {
+        let mut terminal = Vec::new();
+        let outcome = ask("Proceed?", &mut text.as_bytes(), &mut terminal);
+        (outcome, String::from_utf8(terminal).unwrap())
+    }
+
+    #[test]
+    fn enter_and_yes_confirm_and_no_or_the_end_of_input_refuse() {
+        for yes in ["\n", "y\n", "YES\n"] {
+            assert!(answered(yes).0.is_ok(), "{yes:?}");
+        }
+        for no in ["n\n", "No\n", ""] {
+            assert!(matches!(answered(no).0, Err(NotConfirmed::Refused)), "{no:?}");
+        }
+    }
+
+    #[test]
+    fn an_unclear_answer_is_asked_again() {
+        let (outcome, shown) = answered("maybe\ny\n");
+        assert!(outcome.is_ok());
+        assert_eq!(shown, "Proceed? [Y/n]: Please answer y or n.\nProceed? [Y/n]: ");
+    }
+}
