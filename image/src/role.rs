@@ -4,7 +4,7 @@ use skyserve_cli::InitArgs;
 use skyserve_controller::core::CoreOptions;
 use skyserve_home::Home;
 use skyserve_provider::process::{ProcessProvider, ProcessOptions};
-use skyserve_spec::config::Config;
+use skyserve_spec::config::{Config, PortIsolation};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,7 +42,8 @@ pub(crate) fn controller() -> ExitCode {
             infra: INFRA.to_owned(),
         };
         let shim: Vec<OsString> = vec![program.into_os_string(), "shim".into()];
-        let provider = |home: &Home| ProcessProvider::new(home.clone(), shim, ProcessOptions::default());
+        let process = ProcessOptions { port_isolation: config.port_isolation == PortIsolation::Auto };
+        let provider = |home: &Home| ProcessProvider::new(home.clone(), shim, process);
         skyserve_controller::run(skyserve_controller::Options { home, core }, provider).map_err(|error| error.to_string())
     };
     ended("controller", run())
