@@ -6,6 +6,9 @@
 //! * which process *is* a role: the id in its entry is its own;
 //! * which processes a script has left behind: all with that script's entry.
 //!
+//! Children are not made to die with init (PR_SET_PDEATHSIG): a load balancer goes on serving until its successor is
+//! about to start, which is better than not serving until someone starts init again.
+//!
 //! Replica shims inherit the controller's entry, but never are the controller; they are never touched.
 
 use std::fs::{self, File};

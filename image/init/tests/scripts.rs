@@ -190,7 +190,29 @@ fn a_run_script_given_to_a_running_init_is_kept_and_started() {
     test.wait_script("run-1", "succeeded");
     assert_eq!(request_run(&test.home, id(2), b"echo two >> ~/trace").unwrap(), Requested::Now);
     test.wait_script("run-2", "succeeded");
+    // Kept again, it is run again; only asked for again, it is not.
+    assert_eq!(request_run(&test.home, id(2), b"echo second two >> ~/trace").unwrap(), Requested::Now);
+    wait_until("it has run again", || lines(&test).last().is_some_and(|line| line == "second two"));
+    test.wait_script("run-2", "succeeded");
+    let socket = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    socket.send_to(b"X_SKYSERVE_RUN=2", test.home.notify_socket()).unwrap();
+    assert_eq!(request_run(&test.home, id(3), b"true").unwrap(), Requested::Now);
+    test.wait_script("run-3", "succeeded");
+    assert_eq!(test.script_status("run-2").unwrap().attempts, 2);
     assert!(Scripts::new(test.home.clone()).run_path(id(2)).exists());
+    init.stop();
+}
+
+#[test]
+fn init_raises_its_own_limit_on_open_files_and_not_that_of_its_children() {
+    let test = TestHome::new();
+    let run = format!("1={}", test.script("run", "ulimit -Sn > ~/limit"));
+    let init = test.start_by(&["sh", "-c", "ulimit -Sn 300 && exec \"$@\"", "sh"], &with(&["--run", &run]));
+    test.wait_script("run-1", "succeeded");
+    assert_eq!(test.read("limit"), "300\n");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", init.pid())).unwrap();
+    let own = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    assert!(own.split_whitespace().next().unwrap().parse::<u64>().unwrap() > 300, "{own}");
     init.stop();
 }
 
@@ -235,7 +257,7 @@ fn signals_are_forwarded_to_scripts() {
         "1={}",
         test.script("run", "trap 'echo hup >> ~/trace; exit 0' HUP; touch ~/waiting; while :; do sleep 0.01; done")
     );
-    let init = test.start(&["--role", "controller=stubborn", "--grace-ms", "100", "--run", &run]);
+    let init = test.start(&["--grace-ms", "100", "--role", "controller=stubborn", "--run", &run]);
     wait_until("it waits", || test.home.path().join("waiting").exists());
     init.signal(Signal::SIGHUP);
     test.wait_script("run-1", "succeeded");

@@ -4,9 +4,10 @@
 //! while; it stops no role and hides no other script. Exit code 0 is success, and ends a script for this start of init;
 //! what it has left in the background goes on.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ pub(super) struct Script {
     pub(super) process: Process,
     pub(super) output: Option<Output>,
     has_succeeded: bool,
+    /// Inode and time of change of the file that was run last: whoever persists a script makes a new file.
+    last_run: Option<(u64, i64, i64)>,
     /// Its file is gone: it is not wanted any more.
     pub(super) is_removed: bool,
 }
@@ -63,6 +66,9 @@ impl Supervisor {
     /// on disk, whatever the command line says: there, a script may have been added, replaced or removed since.
     pub(super) fn persist_given_scripts(&self) -> Result<(), StartError> {
         if self.status.restart {
+            if self.options.setup.is_some() || !self.options.runs.is_empty() {
+                say(format_args!("this is a restart: the scripts on disk are replayed, not those on the command line"));
+            }
             return Ok(());
         }
         if let Some(path) = &self.options.setup {
@@ -134,7 +140,12 @@ impl Supervisor {
             return;
         }
         let kind = ScriptKind::Run(id);
-        if self.scripts.iter().any(|script| script.kind == kind && script.process.child.is_some()) {
+        let known = self.scripts.iter().find(|script| script.kind == kind);
+        if known.is_some_and(|script| script.last_run.is_some() && script.last_run == file_version(&script.path)) {
+            // It was replayed between being persisted and being asked for.
+            return;
+        }
+        if known.is_some_and(|script| script.process.child.is_some()) {
             say(format_args!("run script {id} is running already; what was kept now will run at the next start"));
             return;
         }
@@ -167,6 +178,7 @@ impl Supervisor {
             return;
         }
         let name = script.name();
+        script.last_run = file_version(&script.path);
         let started = match self.scripts_store.check(&script.path) {
             Err(damage) => Err(damage.to_string()),
             Ok(()) => output::pipe()
@@ -307,6 +319,7 @@ impl Supervisor {
             process: Process::default(),
             output: None,
             has_succeeded: false,
+            last_run: None,
             is_removed: false,
         });
     }
@@ -315,6 +328,11 @@ impl Supervisor {
     fn account(&mut self, line: std::fmt::Arguments<'_>) {
         if self.status.restart { self.journal.recovery(line) } else { say(line) }
     }
+}
+
+fn file_version(path: &Path) -> Option<(u64, i64, i64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
 }
 
 fn read_given(path: &Path) -> Result<Vec<u8>, StartError> {

@@ -52,11 +52,16 @@ impl TestHome {
 
     /// Starts init on this home, as a child of the test.
     pub fn start(&self, arguments: &[&str]) -> Init<'_> {
+        self.start_by(&[], arguments)
+    }
+
+    /// The same, through a command that becomes what it is given.
+    pub fn start_by(&self, wrapper: &[&str], arguments: &[&str]) -> Init<'_> {
         // What an init before this one has written is not to be taken for this one's.
         let _ = fs::remove_file(self.home.init_status());
         let log = File::options().append(true).create(true).open(self.home.init_log()).unwrap();
-        let mut command = Command::new(HARNESS);
-        command.arg("init").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut command = command_of(&[wrapper, &[HARNESS, "init"], arguments].concat());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = self.with_environment(&mut command).spawn().unwrap();
         Init { child, test: self }
     }
