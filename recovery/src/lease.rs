@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// Pause between tries while waiting: the kernel tells nobody that a lock has become free, and a
 /// takeover should not be felt.
 const RETRY_MS: u64 = 20;
+/// Tries at a file that somebody replaces just as it is locked; nobody does that more than once by
+/// accident.
+const REPLACED_TIMES_MAX: u32 = 5;
 /// More than any holder's line; whatever else is in the file is not shown.
 const HOLDER_BYTES_MAX: u64 = 200;
 
@@ -29,6 +32,10 @@ pub enum LeaseError {
     Held { path: PathBuf, holder: String },
     #[error("cannot open the lock file {path}: {source}; check that its folder exists and is writable for this user")]
     Open { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{path} is replaced again and again by another program; find it (`fuser {path}`) and end it, then try again"
+    )]
+    Replaced { path: PathBuf },
     #[error("cannot lock {path}: {source}; put the home on a file system that has locks")]
     Lock { path: PathBuf, source: std::io::Error },
 }
@@ -51,7 +58,7 @@ pub struct Lease {
 impl Lease {
     /// Takes the lease at `path` (the file is made if need be), or says at once who has it.
     pub fn acquire(path: &Path) -> Result<Self, LeaseError> {
-        loop {
+        for _ in 0..REPLACED_TIMES_MAX {
             let file = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -64,6 +71,7 @@ impl Lease {
                 return Ok(lease);
             }
         }
+        Err(LeaseError::Replaced { path: path.to_path_buf() })
     }
 
     /// Takes the lease, waiting for its holder to end until `deadline`.
@@ -145,6 +153,17 @@ mod tests {
         let lease = Lease::acquire(&path).unwrap();
         assert!(Lease::lock(early, &path).unwrap().is_none());
         assert!(lease.is_in_place());
+    }
+
+    #[test]
+    fn of_an_earlier_holder_nothing_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("controller.lock");
+        fs::write(&path, "an earlier holder\n".repeat(50)).unwrap();
+        let _lease = Lease::acquire(&path).unwrap();
+        let content = fs::read_to_string(&path).unwrap();
+        assert!(content.starts_with(&format!("process {} on ", std::process::id())), "{content}");
+        assert_eq!(content.lines().count(), 1, "{content}");
     }
 
     #[test]

@@ -186,6 +186,23 @@ fn a_power_cut_after_any_change_of_a_transaction_leaves_none_of_them() {
 }
 
 #[test]
+fn a_database_that_takes_another_journal_than_it_must_have_is_refused() {
+    let connection = Connection::open_in_memory().unwrap();
+    let error = configure(&connection, Path::new("x.db"), Journal::WriteAhead).unwrap_err();
+    assert!(error.to_string().contains("stays `memory`"), "{error}");
+}
+
+#[test]
+fn no_epoch_is_taken_from_a_database_that_a_newer_version_has_just_migrated() {
+    let (_folder, path) = folder();
+    let mut connection = open_with(&path, Journal::WriteAhead).store.connection;
+    connection.pragma_update(None, "user_version", VERSION + 1).unwrap();
+    let error = take_epoch(&mut connection, &path).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { .. }), "{error}");
+    assert_eq!(read_epoch(&connection, &path).unwrap(), FIRST_EPOCH);
+}
+
+#[test]
 fn an_error_says_what_helps() {
     let path = Path::new("/home/sky/skyserve.db");
     let sqlite = |code| StoreError::from_sqlite(path, rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
