@@ -77,11 +77,7 @@ impl CommandError {
     }
 }
 
-pub(crate) async fn carry_out(
-    context: &Context,
-    action: Action,
-    screen: &mut Screen<'_>,
-) -> Result<(), CommandError> {
+pub(crate) async fn carry_out(context: &Context, action: Action, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let outcome = match action {
         Action::Up(command) => up::up(context, command, screen).await,
         Action::Status(command) => status::status(context, &command, screen).await,

@@ -2,7 +2,7 @@
 //! combinations gone.
 
 use crate::args::{
-    self,     CheckArgs, CheckOutput, ControllerDownArgs, DownArgs, LogsArgs, OverrideArgs, RoleCommand, ServeCommand, Sky,
+    self, CheckArgs, CheckOutput, ControllerDownArgs, DownArgs, LogsArgs, OverrideArgs, RoleCommand, ServeCommand, Sky,
     SkyCommand, Skyserve, SkyserveCommand, StatusArgs, StatusOutput, UpArgs,
 };
 use clap::{CommandFactory, FromArgMatches};

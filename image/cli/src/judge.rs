@@ -66,10 +66,9 @@ fn read_config(path: &Path) -> Result<Vec<u8>, JudgeError> {
     let unreadable = |problem: String| JudgeError::ConfigFile { path: path.to_path_buf(), problem };
     let mut bytes = Vec::new();
     match std::fs::File::open(path) {
-        Ok(file) => file
-            .take(CONFIG_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| unreadable(error.to_string()))?,
+        Ok(file) => {
+            file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(bytes),
         Err(error) => return Err(unreadable(error.to_string())),
     };

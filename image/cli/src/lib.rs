@@ -59,5 +59,8 @@ fn attempt(command: UserCommand, screen: &mut Screen<'_>) -> Result<(), CommandE
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let home = Home::from_env()?;
     let UserCommand { called_as, action } = command;
-    runtime.block_on(command::carry_out(&Context { home, called_as }, action, screen))
+    let outcome = runtime.block_on(command::carry_out(&Context { home, called_as }, action, screen));
+    // An interrupted command may have left a thread that waits.
+    runtime.shutdown_background();
+    outcome
 }

@@ -36,6 +36,8 @@ pub(crate) enum RuntimeError {
     NoProgram(std::io::Error),
     #[error(transparent)]
     Background(#[from] BackgroundError),
+    #[error("cannot wait for the runtime to stop: {0}")]
+    Wait(#[from] tokio::task::JoinError),
     #[error("the runtime was started, but {problem}. {explanation}")]
     NotAnswering { problem: String, explanation: String },
 }
@@ -69,8 +71,7 @@ pub(crate) async fn ensure(home: &Home, progress: &mut Progress) -> Result<Found
 /// running and is not is started, with a word about it.
 pub(crate) async fn find(home: &Home, progress: &mut Progress) -> Result<Option<Found>, RuntimeError> {
     let client = Client::new(home.control_socket());
-    let runs = skyserve_init::running(home).is_some()
-        || client.retrying_for(Duration::ZERO).controller().await.is_ok();
+    let runs = skyserve_init::running(home).is_some() || client.retrying_for(Duration::ZERO).controller().await.is_ok();
     if !runs && !may_have_services(home) {
         return Ok(None);
     }
@@ -80,7 +81,7 @@ pub(crate) async fn find(home: &Home, progress: &mut Progress) -> Result<Option<
     }
     if found.client.services().await.is_ok_and(|services| services.is_empty()) {
         // The signs were old: leave things as they were found.
-        stop(home, progress)?;
+        stop(home, progress).await?;
         return Ok(None);
     }
     progress.keep("The runtime of your services was not running (a restart of the machine?); it was started again.");
@@ -88,11 +89,14 @@ pub(crate) async fn find(home: &Home, progress: &mut Progress) -> Result<Option<
 }
 
 /// Stops the runtime, if it runs in the background. PID 1 of a container stays: the container is it.
-pub(crate) fn stop(home: &Home, progress: &mut Progress) -> Result<(), RuntimeError> {
-    if skyserve_init::running(home).is_some_and(|init| init.pid != 1) {
-        progress.now("stopping the runtime");
-        skyserve_init::stop(home, STOP_WITHIN)?;
+pub(crate) async fn stop(home: &Home, progress: &mut Progress) -> Result<(), RuntimeError> {
+    if skyserve_init::running(home).is_none_or(|init| init.pid == 1) {
+        return Ok(());
     }
+    progress.now("stopping the runtime");
+    let home = home.clone();
+    // It waits for a process: on a thread of its own, so that an interrupt is heard meanwhile.
+    tokio::task::spawn_blocking(move || skyserve_init::stop(&home, STOP_WITHIN)).await??;
     Ok(())
 }
 
@@ -160,8 +164,11 @@ fn log_end(path: &Path) -> Option<String> {
     file.take(LOG_BYTES_SHOWN).read_to_end(&mut end).ok()?;
     let end = String::from_utf8_lossy(&end);
     let lines: Vec<&str> = end.lines().collect();
-    let shown: Vec<String> =
-        lines.iter().skip(lines.len().saturating_sub(LOG_LINES_SHOWN)).map(|line| format!("  {}", printable(line))).collect();
+    let shown: Vec<String> = lines
+        .iter()
+        .skip(lines.len().saturating_sub(LOG_LINES_SHOWN))
+        .map(|line| format!("  {}", printable(line)))
+        .collect();
     Some(shown.join("\n")).filter(|text| !text.trim().is_empty())
 }
 

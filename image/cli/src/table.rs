@@ -125,7 +125,12 @@ fn reasons(services: &[ServiceView], replicas: &[(&ServiceView, &ReplicaView)], 
         for (_, replica) in replicas.iter().filter(|(of, _)| of.name == service.name) {
             if let Some(reason) = replica.status_reason.as_ref().filter(|_| replica.status != "READY") {
                 let status = style.status(&replica.status);
-                lines.push_str(&format!("  {} replica {}: {status}: {}\n", service.name, replica.id, printable(reason)));
+                lines.push_str(&format!(
+                    "  {} replica {}: {status}: {}\n",
+                    service.name,
+                    replica.id,
+                    printable(reason)
+                ));
             }
         }
     }

@@ -89,7 +89,8 @@ fn read_request(stream: &mut UnixStream) -> Option<Asked> {
         bytes.push(byte[0]);
     }
     let head = String::from_utf8(bytes).unwrap().to_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |text| text.parse().unwrap());
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |text| text.parse().unwrap());
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
     let mut words = head.split(' ');

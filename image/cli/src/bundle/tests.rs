@@ -39,9 +39,8 @@ fn entries(bundle: &Bundle) -> BTreeMap<String, String> {
         let link = entry.link_name().unwrap().map(|target| format!("-> {}", target.display()));
         (name, link.unwrap_or(text))
     };
-    let is_file = |entry: &Result<tar::Entry<'_, File>, io::Error>| {
-        !entry.as_ref().unwrap().header().entry_type().is_dir()
-    };
+    let is_file =
+        |entry: &Result<tar::Entry<'_, File>, io::Error>| !entry.as_ref().unwrap().header().entry_type().is_dir();
     archive.entries().unwrap().filter(is_file).map(read).collect()
 }
 

@@ -33,7 +33,10 @@ pub(super) enum Body {
     None,
     Json(Vec<u8>),
     /// The first `bytes` bytes of a file, read by position, so that several requests may share it.
-    File { file: File, bytes: u64 },
+    File {
+        file: File,
+        bytes: u64,
+    },
 }
 
 /// Sends one request and waits for its whole reply, `within` from the first byte sent.

@@ -2,8 +2,6 @@ use super::*;
 use crate::testing::{Answer, FakeController, controller_view, ok, refusal, service};
 use serde_json::json;
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Scene {
     temp: tempfile::TempDir,
@@ -78,22 +76,15 @@ fn a_refusal_carries_the_controllers_words_and_details_and_is_not_repeated() {
 #[test]
 fn a_controller_that_is_not_there_yet_is_tried_again() {
     let scene = Scene::new();
-    let (client, socket) = (scene.client(), scene.socket());
-    let attempts = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&attempts);
-    let mut controller = None;
-    let services = run(client.retry(async || {
-        if seen.fetch_add(1, Ordering::SeqCst) == 2 {
-            controller = None::<FakeController>;
-        }
-        client.retrying_for(Duration::ZERO).services().await.inspect_err(|_| {
-            if seen.load(Ordering::SeqCst) == 2 {
-                std::mem::forget(FakeController::start(&socket, |_| ok(json!([service("web", "READY")]))));
-            }
+    let client = scene.client();
+    let (services, _controller) = run(async {
+        tokio::join!(client.services(), async {
+            // The first attempt has failed by then; were it later, the test would pass as well.
+            tokio::time::sleep(RETRY_PAUSE / 2).await;
+            scene.controller(|_, _| ok([service("web", "READY")]))
         })
-    }))
-    .unwrap();
-    assert_eq!(services[0].name, "web");
+    });
+    assert_eq!(services.unwrap()[0].name, "web");
 }
 
 #[test]

@@ -51,7 +51,11 @@ fn write_block(value: &Value, depth: usize, text: &mut String) {
     match value {
         Value::Object(map) if !map.is_empty() => {
             for (key, value) in map {
-                text.push_str(&format!("{indent}{}:{}", plain_or_quoted(key), if is_block(value) { '\n' } else { ' ' }));
+                text.push_str(&format!(
+                    "{indent}{}:{}",
+                    plain_or_quoted(key),
+                    if is_block(value) { '\n' } else { ' ' }
+                ));
                 write_block(value, depth + 1, text);
             }
         }

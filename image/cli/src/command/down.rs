@@ -18,7 +18,6 @@ const GONE_WITHIN: Duration = Duration::from_secs(600);
 
 pub(super) async fn down(context: &Context, command: &Down, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let mut progress = Progress::start();
-    progress.now("looking for services");
     let found = runtime::find(&context.home, &mut progress).await?;
     let services = match &found {
         Some(found) => found.client.services().await?,
@@ -31,13 +30,11 @@ pub(super) async fn down(context: &Context, command: &Down, screen: &mut Screen<
     }
     let names = match &command.target {
         DownTarget::Services(patterns) => matching(patterns, &services)?,
-        DownTarget::All | DownTarget::Replica { .. } => {
-            services.iter().map(|service| service.name.clone()).collect()
-        }
+        DownTarget::All | DownTarget::Replica { .. } => services.iter().map(|service| service.name.clone()).collect(),
     };
     let Some(found) = found.filter(|_| !names.is_empty()) else {
         // A runtime without services has nothing to do either.
-        runtime::stop(&context.home, &mut Progress::start())?;
+        runtime::stop(&context.home, &mut Progress::start()).await?;
         return Ok(screen.line("No existing services.")?);
     };
     let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
@@ -71,7 +68,9 @@ pub(super) async fn stop_runtime(
     }
     let question = match services.len() {
         0 => "Terminating the controller. Proceed?".to_owned(),
-        count => format!("Terminating {} and the controller ({}). Proceed?", plural(count, "service"), existing(&services)),
+        count => {
+            format!("Terminating {} and the controller ({}). Proceed?", plural(count, "service"), existing(&services))
+        }
     };
     confirm(&question, command.assume_yes)?;
     let names: Vec<String> = services.into_iter().map(|service| service.name).collect();
@@ -118,12 +117,17 @@ async fn take_down(context: &Context, client: &Client, names: &[String], purge: 
         // One that is gone already has been taken down by somebody else.
         client.down(name, purge).await?;
     }
-    let left = || format!("{} {} being taken down without this command", names.join(", "), goes_on(names.len()));
-    let services = unless_interrupted(until_gone(context, client, names, purge, &mut progress), left).await?;
-    if services.is_empty() {
-        runtime::stop(&context.home, &mut progress)?;
-    }
-    Ok(())
+    let gone_and_stopped = async {
+        if until_gone(context, client, names, purge, &mut progress).await?.is_empty() {
+            runtime::stop(&context.home, &mut progress).await?;
+        }
+        Ok(())
+    };
+    let left = || match names {
+        [] => "the runtime goes on stopping".to_owned(),
+        names => format!("{} {} being taken down without this command", names.join(", "), goes_on(names.len())),
+    };
+    unless_interrupted(gone_and_stopped, left).await
 }
 
 /// Waits until none of these services is left; returns the others.
@@ -221,7 +225,10 @@ async fn until_replica_gone(
                 )));
             }
             status if Instant::now() >= deadline => {
-                return Err(CommandError::Refused(format!("replica {id} of {name} is still {status}: {}", printable(reason))));
+                return Err(CommandError::Refused(format!(
+                    "replica {id} of {name} is still {status}: {}",
+                    printable(reason)
+                )));
             }
             status => progress.now(&format!("{name} replica {id}: {status}")),
         }

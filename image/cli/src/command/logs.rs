@@ -47,11 +47,7 @@ pub(super) async fn logs(context: &Context, command: &Logs, screen: &mut Screen<
 }
 
 /// The services as last known: a controller that fails is when its log is wanted.
-fn without_controller(
-    context: &Context,
-    command: &Logs,
-    error: ClientError,
-) -> Result<Vec<ServiceView>, CommandError> {
+fn without_controller(context: &Context, command: &Logs, error: ClientError) -> Result<Vec<ServiceView>, CommandError> {
     match runtime::last_known_services(&context.home, &error) {
         Some(services) if error.is_absence() => {
             warning(&format!("{error}; showing the log of {} nevertheless", command.service));
@@ -65,11 +61,7 @@ fn no_service(name: &str, services: &[ServiceView]) -> CommandError {
     CommandError::Refused(format!("service {name} does not exist; {}", existing(services)))
 }
 
-async fn follow_for_ever(
-    follower: &mut Follower,
-    follow: bool,
-    screen: &mut Screen<'_>,
-) -> Result<(), CommandError> {
+async fn follow_for_ever(follower: &mut Follower, follow: bool, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     loop {
         read_on(follower, screen)?;
         if !follow {

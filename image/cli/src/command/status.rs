@@ -17,11 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Clears a terminal and goes to its top.
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
-pub(super) async fn status(
-    context: &Context,
-    command: &Status,
-    screen: &mut Screen<'_>,
-) -> Result<(), CommandError> {
+pub(super) async fn status(context: &Context, command: &Status, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let mut progress = Progress::start();
     let found = runtime::find(&context.home, &mut progress).await?;
     let Some(found) = found else {

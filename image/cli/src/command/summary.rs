@@ -2,7 +2,7 @@
 
 use crate::bundle::Bundle;
 use crate::output::{Colour, Style, printable};
-use skyserve_spec::{TaskSpec, TargetQps, Workdir};
+use skyserve_spec::{TargetQps, TaskSpec, Workdir};
 
 /// What is going to be started, a line for each thing worth a second look.
 pub(super) fn summary(name: &str, task: &TaskSpec, bundle: Option<&Bundle>, style: Style) -> String {

@@ -45,7 +45,7 @@ pub(super) async fn up(context: &Context, command: Up, screen: &mut Screen<'_>) 
     let Found { client, started } = runtime::ensure(&context.home, &mut progress).await?;
     let created = create(context, &client, &command, &plan, &mut progress).await;
     if created.is_err() && started && client.services().await.is_ok_and(|services| services.is_empty()) {
-        runtime::stop(&context.home, &mut progress)?;
+        runtime::stop(&context.home, &mut progress).await?;
     }
     let view = created?;
 
@@ -192,7 +192,8 @@ async fn until_ready(
 fn state(view: &ServiceView) -> String {
     let mut text = format!("{}: {}", view.name, view.status);
     for replica in &view.replicas {
-        let reason = replica.status_reason.as_ref().map_or_else(String::new, |reason| format!(" ({})", printable(reason)));
+        let reason =
+            replica.status_reason.as_ref().map_or_else(String::new, |reason| format!(" ({})", printable(reason)));
         text.push_str(&format!("; replica {} {}{reason}", replica.id, replica.status));
     }
     text
@@ -221,7 +222,12 @@ fn started_text(context: &Context, view: &ServiceView, style: Style) -> String {
 }
 
 fn ready_text(context: &Context, view: &ServiceView, style: Style) -> String {
-    format!("{}\nService {} is {}.\n", next_commands(context, view, style), view.name, style.service_status(&view.status))
+    format!(
+        "{}\nService {} is {}.\n",
+        next_commands(context, view, style),
+        view.name,
+        style.service_status(&view.status)
+    )
 }
 
 fn next_commands(context: &Context, view: &ServiceView, style: Style) -> String {

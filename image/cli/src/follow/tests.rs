@@ -113,7 +113,9 @@ fn the_tail_is_counted_over_all_parts() {
     log.append("one\ntwo\n");
     log.rename(1);
     log.append("three\nfour");
-    for (lines, expected) in [(0, ""), (1, "four"), (2, "three\nfour"), (3, "two\nthree\nfour"), (9, "one\ntwo\nthree\nfour")] {
+    for (lines, expected) in
+        [(0, ""), (1, "four"), (2, "three\nfour"), (3, "two\nthree\nfour"), (9, "one\ntwo\nthree\nfour")]
+    {
         assert_eq!(read(&mut Follower::new(log.path.clone(), Some(lines))), expected, "{lines} lines");
     }
     let mut follower = Follower::new(log.path.clone(), Some(0));

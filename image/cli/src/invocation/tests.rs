@@ -23,7 +23,9 @@ fn usage_error(line: &str) -> String {
 
 #[test]
 fn the_same_command_is_meant_by_skyserve_and_by_sky_serve() {
-    for line in ["skyserve up s.yaml -n web -y --wait --env A=1", "/usr/bin/sky serve up s.yaml -n web -y --wait --env A=1"] {
+    for line in
+        ["skyserve up s.yaml -n web -y --wait --env A=1", "/usr/bin/sky serve up s.yaml -n web -y --wait --env A=1"]
+    {
         let Action::Up(up) = action(line) else { panic!("{line}") };
         assert_eq!(up.yaml, Path::new("s.yaml"));
         assert_eq!(up.name.as_deref(), Some("web"));
@@ -117,11 +119,18 @@ fn roles_are_understood_whatever_the_program_is_called() {
     for program in ["skyserve", "sky"] {
         assert!(matches!(parsed(&format!("{program} controller")), Ok(Invocation::Controller)));
         assert!(matches!(parsed(&format!("{program} loadbalancer")), Ok(Invocation::LoadBalancer)));
-        let Ok(Invocation::Shim { arguments }) = parsed(&format!("{program} shim --dir /r --foreground")) else { panic!() };
+        let Ok(Invocation::Shim { arguments }) = parsed(&format!("{program} shim --dir /r --foreground")) else {
+            panic!()
+        };
         assert_eq!(arguments, ["--dir", "/r", "--foreground"]);
-        let Ok(Invocation::Init(init)) = parsed(&format!("{program} init --setup s.sh --run 1=a --run 2=b=c")) else { panic!() };
+        let Ok(Invocation::Init(init)) = parsed(&format!("{program} init --setup s.sh --run 1=a --run 2=b=c")) else {
+            panic!()
+        };
         assert_eq!(init.setup.as_deref(), Some(Path::new("s.sh")));
-        assert_eq!(init.runs.iter().map(|(id, file)| format!("{id} {}", file.display())).collect::<Vec<_>>(), ["1 a", "2 b=c"]);
+        assert_eq!(
+            init.runs.iter().map(|(id, file)| format!("{id} {}", file.display())).collect::<Vec<_>>(),
+            ["1 a", "2 b=c"]
+        );
         let Ok(Invocation::Init(init)) = parsed(&format!("{program} init -- sleep -v 5")) else { panic!() };
         assert_eq!(init.command.unwrap(), ["sleep", "-v", "5"]);
     }
