@@ -5,8 +5,9 @@
 //!   strings are made before the fork. (The parent is single-threaded, its tests are not.)
 //! * A child reaches exec with no signal blocked, every disposition at its default, and no descriptor
 //!   but its standard streams and those passed on purpose.
-//! * init's own descriptors, the lock above all, are closed *by* exec and not before it. So whoever gets
-//!   the lock after init was killed knows that every child has its new environment, and can be found by it.
+//! * init's own descriptors, the lock above all, are closed *by* exec and not before it. So whoever gets the
+//!   lock after init was killed knows that every child is in its exec or past it, and can be found by its new
+//!   environment (which reads as empty for the rest of the exec, well under a millisecond).
 #![allow(unsafe_code)]
 
 use std::ffi::CString;

@@ -124,14 +124,14 @@ fn init_killed_and_started_again_ends_its_old_roles_and_starts_new_ones() {
 
 #[test]
 fn sigterm_at_any_moment_of_the_start_leaves_no_process_behind() {
-    for round in 0..60_u64 {
+    for round in 0..40_u64 {
         let test = TestHome::new();
         let run = test.script("run", "sleep 60 & sleep 60");
         let run = format!("1={run}");
         let arguments = [BOTH.as_slice(), &["--run", &run]].concat();
         let mut init = test.start(&arguments);
         // From before init takes its signals (then they end it at once) to after everything runs.
-        std::thread::sleep(Duration::from_micros(round * 400));
+        std::thread::sleep(Duration::from_micros(round * 600));
         init.signal(Signal::SIGTERM);
         init.wait();
         assert_eq!(test.processes(), Vec::<i32>::new(), "round {round}: {}", test.log());

@@ -238,6 +238,8 @@ impl Supervisor {
     fn run_timers(&mut self, now: Instant) {
         for index in 0..self.roles.len() {
             if self.roles[index].process.is_due(now) {
+                // What failed may have met a process of its kind that was just being born at the first look.
+                self.end_leftover_role(index, &leftovers::scan(&self.mark_home));
                 self.start_role(index, now);
             }
         }
