@@ -8,8 +8,6 @@ use std::path::PathBuf;
 struct Trace {
     name: String,
     policy: String,
-    #[serde(default)]
-    shuffle: Option<String>,
     steps: Vec<Step>,
 }
 
@@ -18,10 +16,33 @@ struct Trace {
 enum Step {
     SetReady { order_after: Vec<String> },
     SetInfo { gpu: BTreeMap<String, String> },
-    SetQps { qps: serde_json::Map<String, serde_json::Value> },
+    SetQps { qps: InOrder },
     Select { chosen: Option<String> },
     Begin { request: String, url: String },
     Release { request: String },
+}
+
+/// A map as written: among keys that match an accelerator the first wins.
+struct InOrder(Vec<(String, f64)>);
+
+impl<'de> Deserialize<'de> for InOrder {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> serde::de::Visitor<'de> for Entries {
+            type Value = InOrder;
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a map of rates")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<InOrder, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(InOrder(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 /// Replays a trace against [`choose`], with the bookkeeping that the proxy does around it.
@@ -70,9 +91,7 @@ impl Replay {
             match step {
                 Step::SetReady { order_after } => self.set_ready(policy, order_after),
                 Step::SetInfo { gpu } => self.accelerators = gpu,
-                Step::SetQps { qps } => {
-                    self.qps = qps.into_iter().map(|(key, qps)| (key, qps.as_f64().unwrap())).collect();
-                }
+                Step::SetQps { qps } => self.qps = qps.0,
                 Step::Select { chosen } => assert_eq!(self.select(policy), chosen, "{} step {number}", trace.name),
                 Step::Begin { request, url } => {
                     *self.loads.entry(url.clone()).or_default() += 1;
@@ -97,9 +116,8 @@ fn recorded_choices_of_skyserve_are_made_again() {
     let Ok(lines) = std::fs::read_to_string(folder.join("policies.jsonl")) else { return };
     let traces: Vec<Trace> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(!traces.is_empty());
-    // A random order is recorded once; what it stands for is in the order after each change, too.
+    // Where SkyServe shuffles, the record says what came of it.
     for trace in traces {
-        let _ = &trace.shuffle;
         Replay::default().run(trace);
     }
 }
