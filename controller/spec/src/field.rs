@@ -8,6 +8,9 @@ use skyserve_yaml::{Node, Value};
 /// Longest piece of a value that a message shows.
 const SHOWN_CHARS_MAX: usize = 60;
 
+/// Most unknown fields that one message complains of.
+const COMPLAINTS_MAX: usize = 8;
+
 pub(crate) type Result<T> = std::result::Result<T, SpecError>;
 
 /// A value and its path (`service.readiness_probe.path`).
@@ -44,6 +47,7 @@ impl<'n> Field<'n> {
         let literal = match &self.node.value {
             Value::Null => "null (no value)".to_owned(),
             Value::Bool(value) => value.to_string(),
+            Value::Timestamp(text) => text.clone(),
             other => other.to_python_literal(),
         };
         match literal.char_indices().nth(SHOWN_CHARS_MAX) {
@@ -77,8 +81,11 @@ impl<'n> Field<'n> {
         let fields = self.entries()?;
         let unknown: Vec<_> = fields.iter().filter(|(name, _)| !known.contains(name)).collect();
         if let Some((_, first)) = unknown.first() {
-            let complaints: Vec<String> = unknown.iter().map(|(name, _)| complaint(name, known)).collect();
-            let mut error = first.error(format!("Invalid {what} YAML: {}", complaints.join(" ")));
+            let shown = unknown.iter().take(COMPLAINTS_MAX);
+            let complaints: Vec<String> = shown.map(|(name, _)| complaint(name, known)).collect();
+            let more = unknown.len() - complaints.len();
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            let mut error = first.error(format!("Invalid {what} YAML: {}{more}", complaints.join(" ")));
             error.field.clone_from(&self.path);
             return Err(error);
         }

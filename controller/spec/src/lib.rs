@@ -1,7 +1,8 @@
 //! What a user asks for: a service YAML and `~/.sky/config.yaml`, read, judged and normalised.
 //!
 //! [`load`] turns the bytes of a service YAML into a [`TaskSpec`] with every default filled in, or
-//! into a [`SpecError`] that names the field, the value, the rule and the line.
+//! into a [`SpecError`] that names the field, the value, the rule and the line. [`config`] does the same
+//! for the configuration file, [`parse_env_file`] for `--env-file`.
 //!
 //! Invariants:
 //! * No input or output: callers read files and hand over bytes. No clock, no randomness.
@@ -13,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 mod amount;
+pub mod config;
+mod env_file;
 mod error;
 mod field;
 mod load;
@@ -28,6 +31,7 @@ mod support;
 mod task;
 
 pub use amount::Amount;
+pub use env_file::parse_env_file;
 pub use error::SpecError;
 pub use load::{Command, LoadOptions, Loaded, Target, load};
 pub use name::{NameError, make_service_name, validate_service_name};

@@ -85,12 +85,10 @@ fn task_document<'d>(documents: &'d [Node], file_name: &str, command: Command) -
         );
         return Err(SpecError { file: String::new(), line: None, field: String::new(), problem });
     }
-    for document in documents.iter().filter(|document| !document.is_null()) {
-        let field = Field::new("", document);
-        field.entries().map_err(|error| SpecError {
-            problem: format!("a task must be a mapping of names to values, not {}", document.value.kind()),
-            ..error
-        })?;
+    let is_other = |document: &&Node| !document.is_null() && document.entries().is_none();
+    if let Some(other) = documents.iter().find(is_other) {
+        let problem = format!("a task must be a mapping of names to values, not {}", other.value.kind());
+        return Err(Field::new("", other).error(problem));
     }
     let tasks = match documents {
         [header, rest @ ..] if !rest.is_empty() && is_header(header) => {

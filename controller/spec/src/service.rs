@@ -19,7 +19,7 @@ const FAILURE_THRESHOLD_SECONDS_DEFAULT: f64 = 180.0;
 const FAILURE_THRESHOLD_SECONDS_DEFAULT_POOL: f64 = 10.0;
 
 /// What the service is: how many replicas, how they are probed, how requests are spread over them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSpec {
     /// A pool of workers instead of a service behind an endpoint.
     pub pool: bool,
@@ -56,6 +56,23 @@ pub struct ServiceSpec {
     pub ports: Option<u16>,
     /// Waiting jobs at which a pool grows.
     pub queue_length_threshold: Option<u32>,
+}
+
+impl std::fmt::Debug for ServiceSpec {
+    /// Leaves out header values and the probe's body, which often carry a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceSpec")
+            .field("pool", &self.pool)
+            .field("probe", &self.probe())
+            .field("min_replicas", &self.min_replicas)
+            .field("max_replicas", &self.max_replicas)
+            .field("target_qps_per_replica", &self.target_qps_per_replica)
+            .field("load_balancing_policy", &self.load_balancing_policy)
+            .field("stream_timeout_seconds", &self.stream_timeout_seconds)
+            .field("tls", &self.tls)
+            .field("ports", &self.ports)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Requests per second that one replica is good for.

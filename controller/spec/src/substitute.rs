@@ -8,10 +8,15 @@ use crate::field::{Field, Result};
 use skyserve_yaml::{Entry, Node, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Most text that all variables together may put in: a long value may stand in many places.
+const FILLED_BYTES_MAX: usize = 8 << 20;
+
 /// Fills variables in, and remembers which were not set.
 #[derive(Debug)]
 pub(crate) struct Substitution {
     variables: BTreeMap<String, String>,
+    /// How much text may still be put in.
+    bytes_left: usize,
     /// Path and name of each variable that is not set.
     pub(crate) unset: BTreeSet<(String, String)>,
     /// Paths where a closing brace without an opening one was swallowed, as SkyPilot does.
@@ -20,7 +25,7 @@ pub(crate) struct Substitution {
 
 impl Substitution {
     pub(crate) fn new(variables: BTreeMap<String, String>) -> Self {
-        Self { variables, unset: BTreeSet::new(), stray_braces: BTreeSet::new() }
+        Self { variables, bytes_left: FILLED_BYTES_MAX, unset: BTreeSet::new(), stray_braces: BTreeSet::new() }
     }
 
     /// The node with every string in it filled in, keys included. As in SkyPilot the result has what
@@ -79,6 +84,9 @@ impl Substitution {
                     if reference.stray_brace {
                         self.stray_braces.insert(field.path.clone());
                     }
+                    self.bytes_left = self.bytes_left.checked_sub(value.len()).ok_or_else(|| {
+                        field.error(format!("variables put in more than the {FILLED_BYTES_MAX} bytes allowed"))
+                    })?;
                     filled.push_str(&unescape(value).ok_or_else(|| {
                         let name = reference.name;
                         field.error(format!(
@@ -192,6 +200,12 @@ mod tests {
         assert!(fill("/$V", &[("V", "x\", \"replicas\": 7, \"zz\": \"")]).is_err());
         assert_eq!(fill("$V", &[("V", "a\\nb")]).as_deref(), Ok("a\nb"));
         assert_eq!(fill("$V", &[("V", "$V")]).as_deref(), Ok("$V"));
+    }
+
+    #[test]
+    fn variables_cannot_blow_up_a_file() {
+        let long = "x".repeat(100_000);
+        assert!(fill(&"$V".repeat(1000), &[("V", &long)]).unwrap_err().contains("bytes allowed"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Every recorded verdict and normalised spec of SkyServe 0.14.1, where the recording is at hand.
 
+#![expect(clippy::disallowed_methods, reason = "the recording is files; what is tested reads none")]
+
 use serde_json::Value;
 use skyserve_spec::{Command, LoadOptions, load, validate_service_name};
 use std::path::{Path, PathBuf};
@@ -21,12 +23,12 @@ fn compat_folder() -> Option<PathBuf> {
 
 fn records(file: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
 fn pairs(value: &Value) -> Vec<(String, String)> {
     let pairs = value.as_object().into_iter().flatten();
-    pairs.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
+    pairs.map(|(name, value)| (name.clone(), value.as_str().expect("a string").to_owned())).collect()
 }
 
 /// The first difference, as a path with both values. Numbers compare as numbers.
@@ -51,7 +53,7 @@ fn difference(path: &str, expected: &Value, found: &Value) -> Option<String> {
 }
 
 fn judge(folder: &Path, case: &Value) -> Result<(), String> {
-    let file = case["file"].as_str().unwrap();
+    let file = case["file"].as_str().expect("a file name");
     let source = std::fs::read(folder.join(file)).map_err(|error| error.to_string())?;
     let command = if case["command"] == "pool_apply" { Command::PoolApply } else { Command::ServeUp };
     let options = LoadOptions {

@@ -88,8 +88,9 @@ pub(crate) fn refuse_tag_before_comma(text: &str) -> Result<(), Error> {
     }
     let mut scanner = Scanner::new();
     scanner.set_input(spaced.as_slice());
-    // A scanner's error is the parser's to report.
-    for token in scanner.by_ref().map_while(Result::ok) {
+    for token in scanner.by_ref() {
+        // The scanner looks ahead of the tokens it gives: its error may hide a tag before it.
+        let token = token.map_err(|cause| error(&cause))?;
         let start = usize::try_from(token.start_mark.index).unwrap_or(usize::MAX);
         if matches!(token.data, TokenData::Tag { .. }) && suspects.binary_search(&start).is_ok() {
             let (line, column) = position(token.start_mark);

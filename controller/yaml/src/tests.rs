@@ -168,6 +168,7 @@ fn tags_that_would_run_code_or_mean_nothing_are_refused() {
 fn a_tag_directly_before_a_comma_is_an_error_and_an_exclamation_mark_in_text_is_not() {
     let (line, text) = problem("x: 1\na: [!!str, b]\n");
     assert!(line == Some(2) && text.contains("followed by a space"), "{text}");
+    assert!(problem("{!x,*").1.contains("not valid YAML"));
     assert_eq!(value_of("hello !you, there"), Value::String("hello !you, there".to_owned()));
     assert_eq!(one("a: ['!b, c', d]  # !e,\n").get("a").unwrap().items().unwrap().len(), 2);
 }

@@ -21,7 +21,7 @@ const DOCKER_LOGIN: [&str; 3] = ["SKYPILOT_DOCKER_PASSWORD", "SKYPILOT_DOCKER_SE
 pub(crate) fn read(task: &Section<'_>, envs: &[(String, String)], secrets: &[(String, String)]) -> Result<Environment> {
     let mut environment = Environment { envs: read_envs(task, envs)?, ..Environment::default() };
     let overrides: BTreeMap<String, String> = secrets.iter().cloned().collect();
-    for name in overrides.keys().filter(|name| !is_variable(name)) {
+    if let Some(name) = overrides.keys().find(|name| !is_variable(name)) {
         return Err(on_command_line(format!("--secret: '{name}' is not a name for a variable: {VARIABLE_RULE}")));
     }
     let mut inline = BTreeMap::new();

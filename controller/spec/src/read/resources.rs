@@ -29,9 +29,6 @@ pub(crate) fn read(field: &Field<'_>, overrides: Option<serde_json::Value>) -> R
         (None, Some(ordered)) => alternatives(&base, ordered, true)?,
         (None, None) => by_accelerator(&base)?,
     };
-    if choices.list.len() > CHOICES_MAX {
-        return Err(field.error(format!("more than {CHOICES_MAX} choices of resources")));
-    }
     judge_priorities(field, &choices.list)?;
     for choice in &mut choices.list {
         choice.config_overrides.clone_from(&overrides);
@@ -58,6 +55,9 @@ fn alternatives(base: &Config<'_>, field: &Field<'_>, ordered: bool) -> Result<C
     for item in items {
         let section: Section<'_> = item.section("resources", &resource::FIELDS)?;
         list.extend(by_accelerator(&base.overridden_by(&Config::new(&section, true)))?.list);
+        if list.len() > CHOICES_MAX {
+            return Err(item.error(format!("more than {CHOICES_MAX} choices of resources")));
+        }
     }
     Ok(Choices { list, ordered })
 }
@@ -105,6 +105,9 @@ fn accelerators(config: &Config<'_>) -> Result<Option<Accelerators>> {
     names.retain(|name| seen.insert(name.clone()));
     if names.is_empty() || names.iter().any(|name| name.trim().is_empty()) {
         return Err(field.error("names no accelerator: leave it out if none is needed"));
+    }
+    if names.len() > CHOICES_MAX {
+        return Err(field.error(format!("more than {CHOICES_MAX} choices of resources")));
     }
     Ok(Some(Accelerators { names, ordered: matches!(field.node.value, Value::Sequence(_)) }))
 }
