@@ -6,7 +6,7 @@
 //! * [`Provider::terminate`] of a uid that does not exist succeeds, and makes a launch of it that is
 //!   still under way anywhere come to nothing.
 //! * A uid is never started twice, and nothing but resources of that uid is ever touched.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod process;
 

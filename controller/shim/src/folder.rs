@@ -21,6 +21,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The folder of one replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,8 +225,10 @@ fn write_json_durably<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 /// Replaces the file at `path`: after this returns the new content survives a power failure, and at
 /// no moment does anybody see a part of it. Readable by its owner alone.
 pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    // Two writers at once never share it.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
+    temporary.push(format!(".new.{}.{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
     let temporary = PathBuf::from(temporary);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;

@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(fs::read_to_string(work.join("data/old")).unwrap(), "old");
         assert_eq!(fs::read_to_string(work.join("data/new")).unwrap(), "new");
         std::os::unix::fs::symlink("/tmp", work.join("out")).unwrap();
-        fs::write(&source.with_file_name("file"), "x").unwrap();
+        fs::write(source.with_file_name("file"), "x").unwrap();
         assert!(place_copy(&source.with_file_name("file"), &work, Path::new("out/x")).is_err());
         assert!(place_copy(&source.with_file_name("file"), &work, Path::new("../x")).is_err());
     }

@@ -79,18 +79,6 @@ impl AsFd for PidFd {
     }
 }
 
-impl AsRawFd for PidFd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl From<PidFd> for OwnedFd {
-    fn from(pidfd: PidFd) -> Self {
-        pidfd.0
-    }
-}
-
 /// `left` for poll(2), rounded up so that a wait never turns into a busy loop at its end.
 pub(crate) fn poll_timeout(left: Duration) -> PollTimeout {
     let milliseconds = left.as_millis().saturating_add(u128::from(!left.is_zero()));

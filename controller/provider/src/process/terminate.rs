@@ -1,0 +1,157 @@
+//! Terminate: the tombstone, then the shim, then whatever a shim that was killed left, then the folder.
+//! Each step is safe to repeat, so a termination that was cut off is just begun again.
+
+use super::failure::Failure;
+use super::readiness::Readiness;
+use super::{Site, kept_logs, tombstones};
+use crate::ProviderError;
+use nix::sys::signal::Signal;
+use skyserve_model::ReplicaUid;
+use skyserve_shim::folder::{Folder, Lock, Tombstone, sync_dir};
+use skyserve_shim::pidfd::PidFd;
+use skyserve_shim::{remove_abandoned_mountpoints, remove_groups, strays};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a shim may take beyond the grace: to kill what is left and to record the end.
+const SHIM_END_MS_MAX: u64 = 12_000;
+/// How long a shim may hold the lock without having claimed the replica, or while it records the end of
+/// one whose shim was killed.
+const HOLDER_WAIT_MS_MAX: u64 = 15_000;
+/// How long killed processes may take to go.
+const KILL_WAIT_MS_MAX: u64 = 10_000;
+/// How long the lock may take to be free once its holder has ended.
+const LOCK_WAIT_MS_MAX: u64 = 2_000;
+/// Between two looks at a lock that is about to be released.
+const LOCK_LOOK_MS: u64 = 5;
+
+/// Records that the replica is to end, and tells its shim. Returns the shim, if there is one.
+pub(super) fn ask(site: &Site, uid: &ReplicaUid, grace_ms: u64) -> Result<Option<PidFd>, Failure> {
+    let folder = site.folder(uid);
+    let failed = || Failure::io(uid, "terminated", folder.dir());
+    tombstones::add(&site.home, uid).map_err(failed())?;
+    if !folder.dir().is_dir() {
+        return Ok(None);
+    }
+    if folder.write_tombstone(Tombstone { grace_ms }).is_err() {
+        // An empty one fits on a full disk, and is as final.
+        File::create(folder.tombstone_file()).and_then(|_| sync_dir(folder.dir())).map_err(failed())?;
+    }
+    let deadline = Instant::now() + Duration::from_millis(HOLDER_WAIT_MS_MAX);
+    while folder.is_locked().map_err(failed())? {
+        let state = folder.read_state().map_err(failed())?;
+        if let Some(shim) = state.and_then(|state| state.shim.open().transpose()).transpose().map_err(failed())? {
+            shim.signal(Signal::SIGTERM).map_err(failed())?;
+            return Ok(Some(shim));
+        }
+        if Instant::now() >= deadline {
+            let (uid, path) = (uid.clone(), folder.lock_file());
+            return Err(Failure::Held { uid, waited_ms: HOLDER_WAIT_MS_MAX, path });
+        }
+        std::thread::sleep(Duration::from_millis(LOCK_LOOK_MS));
+    }
+    Ok(None)
+}
+
+/// Waits for the shim's end; kills it if it does not come. The replica's main process dies with it, and
+/// the rest is found by [`finish`].
+pub(super) async fn wait(uid: &ReplicaUid, shim: PidFd, grace_ms: u64) -> Result<(), ProviderError> {
+    let failed = || Failure::io(uid, "terminated", Path::new("/proc"));
+    let ended = Readiness::of(&shim).map_err(failed())?;
+    let patience = Duration::from_millis(grace_ms.saturating_add(SHIM_END_MS_MAX));
+    if tokio::time::timeout(patience, ended.readable()).await.is_ok() {
+        return Ok(());
+    }
+    tracing::warn!(%uid, "the replica's shim did not end in time and is killed");
+    shim.signal(Signal::SIGKILL).map_err(failed())?;
+    match tokio::time::timeout(Duration::from_millis(KILL_WAIT_MS_MAX), ended.readable()).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::Unkillable { uid: uid.clone(), pids: "(its shim)".into() }.into()),
+    }
+}
+
+/// Ends what is left, and removes the folder. No shim holds it any more.
+pub(super) fn finish(site: &Site, uid: &ReplicaUid) -> Result<(), Failure> {
+    if site.folder(uid).dir().is_dir() {
+        remove(site, uid)?;
+    }
+    tombstones::prune(&site.home);
+    kept_logs::prune(&site.home);
+    Ok(())
+}
+
+/// Removes a replica that is terminated; under its lock, so that no shim begins meanwhile.
+pub(super) fn remove(site: &Site, uid: &ReplicaUid) -> Result<(), Failure> {
+    let folder = site.folder(uid);
+    let failed = || Failure::io(uid, "removed", folder.dir());
+    let Some(_lock) = lock(uid, &folder)? else { return Ok(()) };
+    let deadline = Instant::now() + Duration::from_millis(KILL_WAIT_MS_MAX);
+    let left = strays::end_all(uid.as_str(), folder.dir(), deadline).map_err(failed())?;
+    if !left.is_empty() {
+        let pids: Vec<String> = left.iter().map(ToString::to_string).collect();
+        return Err(Failure::Unkillable { uid: uid.clone(), pids: pids.join(", ") });
+    }
+    if let Ok(Some(spec)) = folder.read_launch() {
+        remove_abandoned_mountpoints(&folder, &spec.file_mounts, site.home.path());
+    }
+    if let Ok(Some(state)) = folder.read_state() {
+        remove_groups(&state.cgroups);
+    }
+    if let Err(error) = kept_logs::keep(&site.home, uid.as_str()) {
+        tracing::warn!(%uid, %error, "the replica's output could not be kept");
+    }
+    // First of all what a shim would start from, should this be cut off.
+    match fs::remove_file(folder.launch_file()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed()(error)),
+        _ => {}
+    }
+    remove_tree(folder.dir()).map_err(failed())?;
+    folder.dir().parent().map_or(Ok(()), sync_dir).map_err(failed())
+}
+
+/// The folder's lock, which its last holder is about to release; `None` if the folder is gone.
+fn lock(uid: &ReplicaUid, folder: &Folder) -> Result<Option<Lock>, Failure> {
+    let deadline = Instant::now() + Duration::from_millis(LOCK_WAIT_MS_MAX);
+    loop {
+        match folder.lock() {
+            Ok(Some(lock)) => return Ok(Some(lock)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // No space for a lock file that never was: nothing was ever started here.
+            Err(error) => return Err(Failure::io(uid, "removed", folder.dir())(error)),
+            Ok(None) if Instant::now() >= deadline => {
+                let (uid, path) = (uid.clone(), folder.lock_file());
+                return Err(Failure::Held { uid, waited_ms: LOCK_WAIT_MS_MAX, path });
+            }
+            Ok(None) => std::thread::sleep(Duration::from_millis(LOCK_LOOK_MS)),
+        }
+    }
+}
+
+/// Removes a folder, also one in which the replica made folders that it may not write itself.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    let removed = match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(dir)?;
+            fs::remove_dir_all(dir)
+        }
+        result => result,
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+fn make_writable(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            make_writable(&entry.path())?;
+        }
+    }
+    Ok(())
+}
