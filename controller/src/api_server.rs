@@ -218,10 +218,10 @@ impl Api {
     where
         F: FnOnce(&mut ControllerCore, Timestamp) -> Result<Arc<ServiceView>, RequestError> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel::<Result<Arc<ServiceView>, Refusal>>();
+        let (reply, answer) = oneshot::channel::<Result<(Arc<ServiceView>, u64), Refusal>>();
         let request = move |core: &mut ControllerCore, now: Timestamp| -> Result<(), Fatal> {
             let result = match action(core, now) {
-                Ok(view) => Ok(view),
+                Ok(view) => Ok((view, core.revision())),
                 Err(RequestError::Refused(refusal)) => Err(refusal),
                 Err(RequestError::Fatal(fatal)) => return Err(fatal),
             };
@@ -236,7 +236,12 @@ impl Api {
             )
         };
         self.messages.send(Message::Request(Box::new(request))).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?.map_err(Failure::from)
+        let (view, revision) = answer.await.map_err(|_| stopped())??;
+        // Whoever is told that it was done sees it done.
+        let mut snapshot = self.snapshot.clone();
+        let shown = snapshot.wait_for(|snapshot| snapshot.controller.revision >= revision).await;
+        shown.map_err(|_| stopped())?;
+        Ok(view)
     }
 }
 

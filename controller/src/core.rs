@@ -219,15 +219,16 @@ impl<S: Store> Core<S> {
         })
     }
 
-    /// The next moment at which [`Core::flush`] has something to do without any input.
+    /// The next moment at which [`Core::flush`] has something to do without any input: after a flush
+    /// always later than that flush, or it would be called without end.
     pub fn wake_at(&self) -> Timestamp {
-        let services = self.services.values().filter_map(|managed| managed.wake_at).min();
-        let list = if self.listing { None } else { Some(self.list_at) };
-        let earliest = services.into_iter().chain(list).min().unwrap_or(self.list_at);
-        match &self.trouble {
-            Some(trouble) => trouble.retry_at,
-            None => earliest,
+        if let Some(trouble) = &self.trouble {
+            return trouble.retry_at;
         }
+        let services = self.services.values().filter_map(|managed| managed.wake_at);
+        // A list under way is answered, and that is an input.
+        let list = (!self.listing).then_some(self.list_at);
+        services.chain(list).min().unwrap_or(Timestamp(u64::MAX))
     }
 
     /// Takes one input.
