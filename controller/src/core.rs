@@ -320,10 +320,14 @@ impl<S: Store> Core<S> {
             return Ok(outputs);
         }
         if self.trouble.take().is_some() {
-            // Something may have been missed; whether the store writes again, the next step shows.
+            // News may have been lost, so nothing is judged by how long they stayed away, as after a restart;
+            // whether the store writes again, the next step shows.
             self.list_at = now;
             self.revision += 1;
-            self.services.values_mut().for_each(|managed| managed.dirty = true);
+            for managed in self.services.values_mut() {
+                recover(&mut managed.service, now);
+                managed.dirty = true;
+            }
         }
         self.tick_due(now)?;
         if !self.listing && self.list_at <= now {
