@@ -1,0 +1,352 @@
+//! The driver, simulated: tells the core what happened, and carries out what follows; provider calls,
+//! lists, probes and publications each take their time and may go wrong.
+
+use crate::crash::Side;
+use crate::faults::Bug;
+use crate::invariants::{Invariant as I, Violation};
+use crate::provider::{Fate, Turn, course};
+use crate::store::{Disk, SimStore};
+use crate::world::{Happening, World};
+use skyserve_controller::core::{Core, Fatal, Input, Output};
+use skyserve_model::{CallFailure, OperationKind, ReplicaId, ReplicaUid, Timestamp, VersionRules};
+use skyserve_routes::RouteTable;
+use std::sync::Arc;
+
+/// The driver's: how often the load balancer is asked, at most and at least (in steps of the simulation:
+/// the real one asks every 20 ms).
+const REPORT_MS_BUSY: u64 = 100;
+const REPORT_MS_IDLE: u64 = 10_000;
+/// The driver's pause before a table is written again.
+const PUBLISH_RETRY_MS: u64 = 1_000;
+/// Longest time that a call takes, when it is slow.
+const CALL_MS_MAX: u64 = 40_000;
+
+/// A provider call under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) tenure: u64,
+    pub(crate) service: String,
+    pub(crate) replica: ReplicaId,
+    pub(crate) uid: ReplicaUid,
+    pub(crate) kind: OperationKind,
+    result: Result<(), CallFailure>,
+}
+
+/// A replica that is probed.
+#[derive(Debug, Clone)]
+pub(crate) struct Probe {
+    service: String,
+    replica: ReplicaId,
+    uid: ReplicaUid,
+    rules: Arc<VersionRules>,
+    gap_ms: u64,
+}
+
+impl World {
+    /// Tells the core, which may end of it.
+    pub(crate) fn tell(&mut self, mut input: Input) -> Result<(), Violation> {
+        let now = self.clock.wall();
+        if let Input::Observed { seen_at, observation } = &mut input {
+            *seen_at = now;
+            let line = format!("seen: {} {:?}", observation.uid, observation.phase);
+            self.note(format_args!("{line}"));
+        }
+        self.with_core(|core, now| core.handle(input, now))
+    }
+
+    /// Does something with the core, if it runs; a fatal error ends it, as it ends the process.
+    pub(crate) fn with_core(
+        &mut self,
+        act: impl FnOnce(&mut Core<SimStore>, Timestamp) -> Result<(), Fatal>,
+    ) -> Result<(), Violation> {
+        let now = self.clock.wall();
+        let Some(core) = &mut self.core else { return Ok(()) };
+        let ended = act(core, now).is_err();
+        if ended {
+            self.crash("its store failed");
+        }
+        match self.ledger.get().violation.take() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), Violation> {
+        let mut outputs = Vec::new();
+        self.with_core(|core, now| {
+            outputs = core.flush(now)?;
+            Ok(())
+        })?;
+        let tenure = self.tenure;
+        for output in outputs {
+            if tenure != self.tenure || self.core.is_none() {
+                return Ok(());
+            }
+            self.carry_out(output)?;
+        }
+        self.ask_for_report();
+        Ok(())
+    }
+
+    fn ask_for_report(&mut self) {
+        let Some(core) = &self.core else { return };
+        let busy = core.awaits_load();
+        if self.report_due.is_some_and(|was_busy| was_busy || !busy) {
+            return;
+        }
+        let tenure = self.tenure;
+        self.report_due = Some(busy);
+        self.schedule.retain(|happening| !matches!(happening, Happening::ReportDue { .. }));
+        let pause_ms = if busy { REPORT_MS_BUSY } else { REPORT_MS_IDLE };
+        self.schedule.at(self.clock.now_ms + pause_ms, Happening::ReportDue { tenure });
+    }
+
+    fn carry_out(&mut self, output: Output) -> Result<(), Violation> {
+        match output {
+            Output::Launch { service, replica, spec } => {
+                self.call(service, replica, spec.uid.clone(), OperationKind::Launch)
+            }
+            Output::Terminate { service, replica, uid, .. } => {
+                self.call(service, replica, uid, OperationKind::Terminate)
+            }
+            Output::StartProbe { service, replica, uid, rules, .. } => {
+                self.probes.retain(|_, probe| probe.uid != uid);
+                let number = self.number();
+                let gap_ms = 100.min(rules.probe.interval_ms);
+                self.probes.insert(number, Probe { service, replica, uid, rules, gap_ms });
+                let tenure = self.tenure;
+                self.after(0, 5, Happening::ProbeDue { tenure, probe: number });
+                Ok(())
+            }
+            Output::StopProbe { uid } => {
+                self.probes.retain(|_, probe| probe.uid != uid);
+                Ok(())
+            }
+            Output::Publish(table) => self.publish(&table),
+            Output::List => {
+                let (tenure, began_at) = (self.tenure, self.clock.wall());
+                let longest_ms = if self.random.per_mille(self.faults.list_slow) { 20_000 } else { 100 };
+                self.after(1, longest_ms, Happening::ListRead { tenure, began_at });
+                Ok(())
+            }
+        }
+    }
+
+    fn publish(&mut self, table: &RouteTable) -> Result<(), Violation> {
+        let crash = self.ledger.get().boundaries.cross();
+        if crash == Some(Side::Before) {
+            self.crash("before it published");
+            return Ok(());
+        }
+        if self.random.per_mille(self.faults.table_not_written) {
+            self.note(format_args!("table {}/{} cannot be written", table.epoch, table.seq));
+            self.publish_again = true;
+            let tenure = self.tenure;
+            self.after(PUBLISH_RETRY_MS, PUBLISH_RETRY_MS, Happening::PublishAgain { tenure });
+        } else {
+            let before = self.file.replace(table.clone()).map(|before| before.version());
+            if before.is_some_and(|before| before >= table.version()) {
+                let detail = format!("{:?} was published after {before:?}", table.version());
+                return Err(Violation::new(I::TablesGrow, detail));
+            }
+            let routes: Vec<String> = table
+                .services
+                .iter()
+                .map(|service| {
+                    let replicas =
+                        service.replicas.iter().map(|replica| format!("{}:{:?}", replica.uid, replica.state));
+                    format!("{} [{}]", service.name, replicas.collect::<Vec<_>>().join(" "))
+                })
+                .collect();
+            self.note(format_args!("table {}/{}: {}", table.epoch, table.seq, routes.join(", ")));
+            self.check_routes()?;
+            self.after(1, 50, Happening::TableRead);
+        }
+        if crash == Some(Side::After) {
+            self.crash("after it published");
+        }
+        Ok(())
+    }
+
+    fn call(
+        &mut self,
+        service: String,
+        replica: ReplicaId,
+        uid: ReplicaUid,
+        kind: OperationKind,
+    ) -> Result<(), Violation> {
+        let crash = self.ledger.get().boundaries.cross();
+        if crash == Some(Side::Before) {
+            self.crash("before a provider call");
+            return Ok(());
+        }
+        self.start_call(service.clone(), replica, uid.clone(), kind)?;
+        if self.bug == Some(Bug::DriverCallsTwice) {
+            self.start_call(service, replica, uid, kind)?;
+        }
+        if crash == Some(Side::After) {
+            // It has been sent, and takes effect whatever becomes of the sender.
+            if let Some(call) = self.calls.keys().next_back().copied() {
+                self.call_takes_effect(call);
+            }
+            self.crash("after a provider call");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn start_call(
+        &mut self,
+        service: String,
+        replica: ReplicaId,
+        uid: ReplicaUid,
+        kind: OperationKind,
+    ) -> Result<(), Violation> {
+        self.check_call(&service, replica, &uid, kind)?;
+        let (has_effect, result) = self.outcome(&uid, kind);
+        let told = match &result {
+            Ok(()) => "passes".to_owned(),
+            Err(failure) => format!(
+                "fails ({}retryable, {}applied)",
+                if failure.retryable { "" } else { "not " },
+                if has_effect { "" } else { "not " }
+            ),
+        };
+        self.note(format_args!("{} {uid} {told}", kind.name()));
+        let number = self.number();
+        let tenure = self.tenure;
+        self.calls.insert(number, Call { tenure, service, replica, uid, kind, result });
+        let longest_ms = if self.random.per_mille(self.faults.call_slow) { CALL_MS_MAX } else { 300 };
+        let effect_ms = self.random.between(0, longest_ms);
+        let answer_ms = self.random.between(effect_ms, longest_ms);
+        let now_ms = self.clock.now_ms;
+        if has_effect {
+            self.schedule.at(now_ms + effect_ms, Happening::CallTakesEffect { call: number });
+        }
+        if self.bug != Some(Bug::DriverLosesAnswers) {
+            self.schedule.at(now_ms + answer_ms, Happening::CallAnswered { tenure, call: number });
+        }
+        Ok(())
+    }
+
+    /// Whether a call takes effect, and what it answers.
+    fn outcome(&mut self, uid: &ReplicaUid, kind: OperationKind) -> (bool, Result<(), CallFailure>) {
+        let fails = |message: &str, retryable| Err(CallFailure { message: message.to_owned(), retryable });
+        let is_launch = kind == OperationKind::Launch;
+        let (has_effect, result) = if is_launch && self.random.per_mille(self.faults.call_fails_for_good) {
+            (self.random.per_mille(300), fails("there is no such accelerator", false))
+        } else if self.random.per_mille(self.faults.call_fails) {
+            (false, fails("no capacity", true))
+        } else if self.random.per_mille(self.faults.reply_lost) {
+            (true, fails("the connection was lost", true))
+        } else {
+            (true, Ok(()))
+        };
+        let runs = self.provider.find(uid).is_some_and(|instance| instance.ready_at < self.clock.now_ms);
+        if is_launch && result.is_err() && !runs {
+            self.ledger.get().harmed.insert(uid.clone());
+        }
+        (has_effect, result)
+    }
+
+    pub(crate) fn call_takes_effect(&mut self, number: u64) {
+        self.schedule.retain(|happening| !matches!(happening, Happening::CallTakesEffect { call } if *call == number));
+        let Some(call) = self.calls.get(&number).cloned() else { return };
+        match call.kind {
+            OperationKind::Terminate => {
+                self.provider.terminate(&call.uid);
+                self.note(format_args!("{} is removed", call.uid));
+            }
+            OperationKind::Launch => {
+                let ill = self.random.per_mille(self.faults.replica_ill);
+                let fate = if ill { Fate::ill(&mut self.random) } else { Fate::Healthy };
+                let Some(instance) = self.provider.launch(&call.uid, fate, self.bug) else { return };
+                self.note(format_args!("{} is being made; its fate: {fate:?}", call.uid));
+                if fate != Fate::Healthy {
+                    self.ledger.get().harmed.insert(call.uid.clone());
+                }
+                let mut moment = self.clock.now_ms;
+                for (after_ms, turn) in course(instance, fate, &mut self.random) {
+                    moment += after_ms;
+                    self.schedule.at(moment, Happening::Turns { number: instance, turn });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn turns(&mut self, number: u64, turn: &Turn) {
+        let warm_up_ms = self.random.between(0, 3_000);
+        if let Some(observation) = self.provider.turn(number, turn, self.clock.now_ms, warm_up_ms) {
+            self.note(format_args!("{} {turn:?}", observation.uid));
+            self.observed_later(observation);
+        }
+    }
+
+    pub(crate) fn call_answered(&mut self, number: u64) -> Result<(), Violation> {
+        let Some(Call { service, replica, uid, kind, result, .. }) = self.calls.remove(&number) else { return Ok(()) };
+        self.tell(Input::Called { service, replica, uid, kind, result })
+    }
+
+    pub(crate) fn list_read(&mut self, began_at: Timestamp) {
+        let tenure = self.tenure;
+        let input = if self.random.per_mille(self.faults.list_fails) {
+            Input::ListFailed { message: "the provider does not answer".to_owned() }
+        } else {
+            Input::Listed { observations: self.provider.list(), began_at }
+        };
+        // What was read may be old news by the time it arrives.
+        let longest_ms = if self.random.per_mille(self.faults.list_slow) { 20_000 } else { 50 };
+        self.after(1, longest_ms, Happening::Told { tenure, input: Box::new(input) });
+    }
+
+    pub(crate) fn probe_due(&mut self, number: u64) {
+        let now_ms = self.clock.now_ms;
+        let flakes = self.random.per_mille(self.faults.probe_flakes);
+        let Some(probe) = self.probes.get_mut(&number) else { return };
+        let mut result = self.provider.probe(&probe.uid, now_ms);
+        if flakes && result.is_ok() {
+            self.ledger.get().harmed.insert(probe.uid.clone());
+            result = Err("no answer within 1 s".to_owned());
+        }
+        if self.bug == Some(Bug::DriverInventsProbes) {
+            result = Ok(());
+        }
+        let interval_ms = probe.rules.probe.interval_ms;
+        let latency_ms = if result.is_ok() { 50 } else { probe.rules.probe.timeout_ms };
+        let gap_ms = if result.is_ok() { interval_ms } else { probe.gap_ms };
+        probe.gap_ms = (probe.gap_ms * 2).min(interval_ms);
+        let (tenure, uid) = (self.tenure, probe.uid.clone());
+        let took_ms = self.random.between(1, latency_ms);
+        self.schedule.at(now_ms + took_ms, Happening::ProbeEnds { tenure, probe: number, uid, result });
+        self.schedule.at(now_ms + gap_ms.max(took_ms), Happening::ProbeDue { tenure, probe: number });
+    }
+
+    pub(crate) fn probe_ends(
+        &mut self,
+        number: u64,
+        uid: &ReplicaUid,
+        result: Result<(), String>,
+    ) -> Result<(), Violation> {
+        let Some(Probe { service, replica, .. }) = self.probes.get(&number).cloned() else { return Ok(()) };
+        let passes =
+            result.is_ok() && self.provider.find(uid).is_none_or(|instance| instance.ready_at <= self.clock.now_ms);
+        let fails = result.is_err();
+        self.ledger.get().passing = passes.then(|| uid.clone());
+        let told = self.tell(Input::Probed { service: service.clone(), replica, uid: uid.clone(), result });
+        self.ledger.get().passing = None;
+        told?;
+        if fails && self.bug == Some(Bug::DriverEndsOnFailedProbe) {
+            self.start_call(service, replica, uid.clone(), OperationKind::Terminate)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing goes wrong from now on; what is ill already takes its course.
+    pub(crate) fn calm(&mut self) {
+        self.note(format_args!("from here on nothing new goes wrong"));
+        self.faults = crate::faults::Faults::none();
+        self.ledger.get().disk = Disk::Works;
+        if !self.balancer.is_up {
+            self.schedule.at(self.clock.now_ms, Happening::BalancerStarts);
+        }
+    }
+}

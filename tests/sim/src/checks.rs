@@ -1,0 +1,254 @@
+//! The invariants that compare what is stored with the rest of the world. Those about single rows are
+//! checked as the rows are acknowledged, in `store`.
+
+use crate::faults::Bug;
+use crate::invariants::{Invariant as I, Violation};
+use crate::provider::Instance;
+use crate::store::Row;
+use crate::world::World;
+use skyserve_model::{OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, limits};
+use skyserve_routes::{ReplicaRouteState, RouteTable, ServiceRoutes};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl World {
+    /// What must hold after every step.
+    pub(crate) fn check(&mut self) -> Result<(), Violation> {
+        self.check_resources()?;
+        self.check_acknowledged()?;
+        let Some(core) = &self.core else { return Ok(()) };
+        let (wake_at, now) = (core.wake_at(), self.clock.wall());
+        if wake_at <= now {
+            let detail = format!("at {now:?} it asks to be woken at {wake_at:?}, which is over");
+            return Err(Violation::new(I::NoBusyLoop, detail));
+        }
+        if core.trouble().is_none() && !self.publish_again { self.check_routes() } else { Ok(()) }
+    }
+
+    fn check_resources(&self) -> Result<(), Violation> {
+        let ledger = self.ledger.get();
+        for instance in self.provider.instances.values() {
+            let uid = &instance.uid;
+            let count = self.provider.count(uid);
+            if count > 1 {
+                return Err(Violation::new(I::OneResourceForOneReplica, format!("{count} run for {uid}")));
+            }
+            if !ledger.was_to_be_launched(uid) {
+                return Err(Violation::new(I::LaunchIsDecidedFirst, format!("{uid} runs, and nobody decided it")));
+            }
+            let of_a_service = ledger.services.values().any(|row| row_of(row, uid));
+            if !of_a_service && !ledger.purged.iter().any(|prefix| uid.as_str().starts_with(prefix.as_str())) {
+                return Err(Violation::new(I::GoneIsGone, format!("{uid} runs, its service is gone")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_acknowledged(&self) -> Result<(), Violation> {
+        let ledger = self.ledger.get();
+        for (name, replicas) in &self.wanted {
+            let kept = ledger
+                .services
+                .get(name)
+                .is_some_and(|row| row.head.shutdown.is_none() && row.rules.replicas == *replicas);
+            if !kept {
+                return Err(Violation::new(
+                    I::AcknowledgedIsKept,
+                    format!("service {name} was promised, and is not stored"),
+                ));
+            }
+        }
+        for (name, row) in &ledger.services {
+            if row.head.shutdown.is_none() && !self.wanted.contains_key(name) {
+                let detail = format!("a user was told that {name} is going, and it is not");
+                return Err(Violation::new(I::AcknowledgedIsKept, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// What was stored is what a new controller reads.
+    pub(crate) fn check_stored(&self, services: &[Service]) -> Result<(), Violation> {
+        let ledger = self.ledger.get();
+        let found: BTreeSet<&str> = services.iter().map(|service| service.head.name.as_str()).collect();
+        let stored: BTreeSet<&str> = ledger.services.keys().map(String::as_str).collect();
+        if found != stored {
+            return Err(Violation::new(I::StoredIsRead, format!("stored were {stored:?}, there are {found:?}")));
+        }
+        for service in services {
+            let Some(row) = ledger.services.get(&service.head.name) else { continue };
+            if row.head != service.head || row.rules != service.rules || row.replicas != service.replicas {
+                let detail = format!("stored was {row:?}, there is {service:?}");
+                return Err(Violation::new(I::StoredIsRead, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// The published table names what the rows say.
+    pub(crate) fn check_routes(&self) -> Result<(), Violation> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let ledger = self.ledger.get();
+        let expected: Vec<Routes> =
+            ledger.services.values().filter(|row| row.head.shutdown.is_none()).map(expected_routes).collect();
+        let found: Vec<Routes> = file.services.iter().map(found_routes).collect();
+        if expected == found {
+            return Ok(());
+        }
+        let detail = format!("table {}/{} has {found:?}, the rows say {expected:?}", file.epoch, file.seq);
+        Err(Violation::new(I::RoutesAreTheRows, detail))
+    }
+
+    pub(crate) fn check_call(
+        &self,
+        service: &str,
+        replica: ReplicaId,
+        uid: &ReplicaUid,
+        kind: OperationKind,
+    ) -> Result<(), Violation> {
+        let ledger = self.ledger.get();
+        if !ledger.intends(service, uid, kind) {
+            let invariant = match kind {
+                OperationKind::Launch => I::LaunchIsDecidedFirst,
+                OperationKind::Terminate => I::TerminationIsDecidedFirst,
+            };
+            return Err(Violation::new(invariant, format!("{uid} is called for, no row says so")));
+        }
+        let under_way =
+            self.calls.values().any(|call| call.tenure == self.tenure && call.uid == *uid && call.kind == kind);
+        if under_way {
+            return Err(Violation::new(I::OneCallAtATime, format!("{} of {uid}", kind.name())));
+        }
+        let row = ledger.replica(service, replica);
+        let requests = self.balancer.requests_of(uid.as_str());
+        let drains = row.is_some_and(|row| {
+            let waited_ms = self.clock.wall().since_ms(row.status_since);
+            row.status == ReplicaStatus::ShuttingDown && requests > 0 && waited_ms < limits::DRAIN_MS_MAX
+        });
+        if drains && kind == OperationKind::Terminate && !self.clock_was_set {
+            return Err(Violation::new(I::DrainsFirst, format!("{uid} is ended with {requests} requests in flight")));
+        }
+        Ok(())
+    }
+
+    /// Resources of replicas that are READY.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = &Instance> {
+        let ready: BTreeSet<ReplicaUid> = {
+            let ledger = self.ledger.get();
+            let replicas = ledger.services.values().flat_map(|row| row.replicas.values());
+            replicas
+                .filter(|replica| replica.status == ReplicaStatus::Ready)
+                .map(|replica| replica.uid.clone())
+                .collect()
+        };
+        self.provider.instances.values().filter(move |instance| ready.contains(&instance.uid))
+    }
+
+    /// Whether the world is what users asked for; `Err` says what is missing.
+    pub(crate) fn is_settled(&self) -> Result<(), String> {
+        let ledger = self.ledger.get();
+        if self.core.is_none() {
+            return Err("no controller runs".to_owned());
+        }
+        let mut expected: BTreeSet<&str> = BTreeSet::new();
+        for (name, row) in &ledger.services {
+            if row.head.shutdown.is_some() {
+                return Err(format!("service {name} is not gone yet"));
+            }
+            if !row.head.endpoint_confirmed {
+                return Err(format!("the endpoint of {name} does not listen"));
+            }
+            for replica in row.replicas.values() {
+                if replica.status == ReplicaStatus::Ready && replica.operation.is_none() {
+                    expected.insert(replica.uid.as_str());
+                } else if !is_record(replica) {
+                    return Err(format!("replica {} is {}: {:?}", replica.uid, replica.status, replica.operation));
+                }
+            }
+            let ready = row.replicas.values().filter(|replica| replica.status == ReplicaStatus::Ready).count();
+            if ready != row.rules.replicas as usize {
+                return Err(format!("{name} has {ready} READY replicas, it should have {}", row.rules.replicas));
+            }
+        }
+        let purged = |uid: &str| ledger.purged.iter().any(|prefix| uid.starts_with(prefix.as_str()));
+        let running: BTreeSet<&str> = self
+            .provider
+            .instances
+            .values()
+            .map(|instance| instance.uid.as_str())
+            .filter(|uid| expected.contains(uid) || !purged(uid))
+            .collect();
+        if running != expected {
+            return Err(format!("{running:?} run, {expected:?} should"));
+        }
+        let routed: BTreeSet<&str> = self.balancer.table.iter().flat_map(ready_routes).collect();
+        if routed != expected {
+            return Err(format!("requests go to {routed:?}, they should go to {expected:?}"));
+        }
+        Ok(())
+    }
+
+    /// Changes what a recovering controller finds, as the bug has it.
+    pub(crate) fn plant_recovery_bug(&self, services: &mut [Service]) {
+        for service in services {
+            match self.bug {
+                Some(Bug::RecoveryFailsReplicas) => {
+                    for replica in service.replicas.values_mut().filter(|replica| replica.status.is_probed()) {
+                        replica.status = ReplicaStatus::Starting;
+                        replica.address = None;
+                        replica.first_ready_at = None;
+                    }
+                }
+                Some(Bug::RecoveryForgetsIds) => {
+                    let found = service.replicas.len() as u64;
+                    service.head.next_replica_id = ReplicaId(found + 1);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn row_of(row: &Row, uid: &ReplicaUid) -> bool {
+    uid.as_str().starts_with(&format!("{}-{}-", row.head.name, row.head.incarnation))
+}
+
+fn is_record(replica: &Replica) -> bool {
+    replica.status.is_kept_as_record() && replica.operation.is_none()
+}
+
+fn ready_routes(table: &RouteTable) -> impl Iterator<Item = &str> {
+    table
+        .services
+        .iter()
+        .flat_map(|service| &service.replicas)
+        .filter(|replica| replica.state == ReplicaRouteState::Ready)
+        .map(|replica| replica.uid.as_str())
+}
+
+/// A service, where it listens, and its replicas with their states.
+type Routes = (String, String, BTreeMap<String, bool>);
+
+fn expected_routes(row: &Row) -> Routes {
+    let drains = |replica: &Replica| {
+        replica.status == ReplicaStatus::ShuttingDown
+            && replica.first_ready_at.is_some()
+            && replica.operation.is_some_and(|operation| operation.attempt == 0)
+    };
+    let replicas = row
+        .replicas
+        .values()
+        .filter(|replica| replica.address.is_some())
+        .filter(|replica| replica.status == ReplicaStatus::Ready || drains(replica))
+        .map(|replica| (replica.uid.to_string(), replica.status == ReplicaStatus::Ready))
+        .collect();
+    (row.head.name.clone(), row.head.listen.to_string(), replicas)
+}
+
+fn found_routes(service: &ServiceRoutes) -> Routes {
+    let replicas = service
+        .replicas
+        .iter()
+        .map(|replica| (replica.uid.clone(), replica.state == ReplicaRouteState::Ready))
+        .collect();
+    (service.name.clone(), service.listen.to_string(), replicas)
+}

@@ -1,0 +1,265 @@
+//! What is played in a run: the life of one service, or anything at all.
+
+use crate::crash::CrashPoint;
+use crate::faults::{Bug, Faults};
+use crate::invariants::{Invariant as I, Violation};
+use crate::provider::{Fate, Turn};
+use crate::user::Answer;
+use crate::world::{Counts, World};
+use skyserve_model::{Ended, Phase, ReplicaId, ReplicaStatus, Stage};
+use std::fmt;
+
+/// Longest time until the world equals what was asked for: two hangs one after the other, the longest
+/// pauses between calls and launches, a drain and a list, with room.
+const CONVERGES_MS_MAX: u64 = 1_500_000;
+/// How long it is watched to stay so: longer than the pause between two lists.
+const STAYS_MS: u64 = 70_000;
+/// How long calls, lists and probes may go on that began while things went wrong.
+const SETTLES_MS: u64 = 60_000;
+/// Longest time for each part of the life of one service: a drain, a list and some pauses.
+const PART_MS_MAX: u64 = 400_000;
+/// How long users and faults go on in a random run, at most.
+const RANDOM_MS_MAX: u64 = 240_000;
+const NAMES: [&str; 4] = ["chat", "chat-2", "my.svc", "my_svc"];
+const LIFE: &str = "life";
+
+/// What users do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Story {
+    /// up → READY → a replica dies → it is replaced → one is taken down → it is replaced → down.
+    Life,
+    /// Several services, made, changed and taken down at random.
+    Random,
+}
+
+/// All that decides a run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub seed: u64,
+    pub story: Story,
+    pub faults: Faults,
+    pub crashes: Vec<CrashPoint>,
+    pub bug: Option<Bug>,
+}
+
+impl Plan {
+    /// The life of one service in which nothing goes wrong but the crashes.
+    pub fn life(seed: u64, crashes: &[CrashPoint]) -> Self {
+        Self { seed, story: Story::Life, faults: Faults::none(), crashes: crashes.to_vec(), bug: None }
+    }
+
+    /// Anything at all.
+    pub fn random(seed: u64) -> Self {
+        let faults = Faults::random(&mut crate::clock::Random::new(!seed));
+        Self { seed, story: Story::Random, faults, crashes: Vec::new(), bug: None }
+    }
+
+    /// The same with a planted bug.
+    pub fn with_bug(self, bug: Bug) -> Self {
+        Self { bug: Some(bug), ..self }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Run {
+    pub plan: Plan,
+    pub counts: Counts,
+    pub history: crate::history::History,
+    pub violation: Option<Violation>,
+    /// Whether every planned crash came.
+    pub all_crashed: bool,
+}
+
+impl fmt::Display for Run {
+    /// For the person who has to find out why.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { seed, story, crashes, bug, .. } = &self.plan;
+        writeln!(f, "{}", self.history.tail())?;
+        match &self.violation {
+            Some(violation) => writeln!(f, "\nseed {seed}, {story:?}, crashes {crashes:?}, bug {bug:?}\n{violation}")?,
+            None => writeln!(f, "\nseed {seed}, {story:?}: every invariant holds")?,
+        }
+        write!(f, "to see it again: SEED={seed} cargo test -p skyserve-sim -- --nocapture")
+    }
+}
+
+/// Plays `plan` from beginning to end.
+pub fn run(plan: &Plan) -> Run {
+    let mut world = World::new(plan.seed, plan.faults.clone(), &plan.crashes, plan.bug);
+    let played = world.start_controller().and_then(|()| match plan.story {
+        Story::Life => life(&mut world),
+        Story::Random => random(&mut world),
+    });
+    let (boundaries, all_crashed, commits) = {
+        let ledger = world.ledger.get();
+        (ledger.boundaries.total, ledger.boundaries.all_crashed(), ledger.commits)
+    };
+    let counts = Counts { boundaries, commits, virtual_ms: world.clock.now_ms, ..world.counts };
+    let ledger = world.ledger.clone();
+    drop(world);
+    Run { plan: plan.clone(), counts, history: ledger.into_history(), violation: played.err(), all_crashed }
+}
+
+fn life(world: &mut World) -> Result<(), Violation> {
+    insist(world, |world| {
+        let is_there = world.ledger.get().services.contains_key(LIFE);
+        if is_there { Ok(true) } else { Ok(world.up(LIFE, 2)? == Answer::Done) }
+    })?;
+    wait(world, PART_MS_MAX, "two replicas are READY", World::is_settled)?;
+
+    let victim = world.provider.instances.keys().next().copied();
+    if let Some(number) = victim {
+        let uid = world.provider.instances.get(&number).map(|instance| instance.uid.clone());
+        world.ledger.get().harmed.extend(uid);
+        let ended = Ended { stage: Stage::Run, reason: "run was killed by signal 9".to_owned() };
+        world.turns(number, &Turn::Comes(Phase::Ended(ended)));
+    }
+    wait(world, PART_MS_MAX, "the dead replica is replaced", |world| {
+        world.is_settled().and_then(|()| if ids(world).contains(&3) { Ok(()) } else { Err("not noticed".to_owned()) })
+    })?;
+
+    let taken_down = ids(world).into_iter().min().unwrap_or(0);
+    insist(world, |world| {
+        let goes = !ids(world).contains(&taken_down);
+        if goes { Ok(true) } else { Ok(world.terminate_replica(LIFE, ReplicaId(taken_down), false)? == Answer::Done) }
+    })?;
+    wait(world, PART_MS_MAX, "the replica that was taken down is replaced", |world| {
+        world.is_settled().and_then(|()| if ids(world).contains(&4) { Ok(()) } else { Err("not replaced".to_owned()) })
+    })?;
+
+    insist(world, |world| {
+        let goes = world.ledger.get().services.get(LIFE).is_none_or(|row| row.head.shutdown.is_some());
+        if goes { Ok(true) } else { Ok(world.down(LIFE, false)? == Answer::Done) }
+    })?;
+    wait(world, PART_MS_MAX, "the service is gone", |world| {
+        let left = world.ledger.get().services.len() + world.provider.instances.len();
+        if left == 0 { world.is_settled() } else { Err(format!("{left} rows and resources are left")) }
+    })?;
+    stay(world)
+}
+
+/// Ids of the replicas that are READY.
+fn ids(world: &World) -> Vec<u64> {
+    let ledger = world.ledger.get();
+    let rows = ledger.services.get(LIFE).into_iter().flat_map(|row| row.replicas.values());
+    rows.filter(|replica| replica.status == ReplicaStatus::Ready).map(|replica| replica.id.0).collect()
+}
+
+/// Does something again and again until it is done, as a user does whose command breaks off.
+fn insist(world: &mut World, mut act: impl FnMut(&mut World) -> Result<bool, Violation>) -> Result<(), Violation> {
+    let deadline = world.clock.now_ms + PART_MS_MAX;
+    while world.clock.now_ms < deadline {
+        if world.core.is_some() && act(world)? {
+            return Ok(());
+        }
+        world.step()?;
+    }
+    Err(Violation::new(I::Converges, "what a user asks for again and again is never done"))
+}
+
+fn wait(
+    world: &mut World,
+    longest_ms: u64,
+    what: &str,
+    done: impl Fn(&World) -> Result<(), String>,
+) -> Result<(), Violation> {
+    let began_ms = world.clock.now_ms;
+    while let Err(missing) = done(world) {
+        if world.clock.now_ms > began_ms + longest_ms {
+            return Err(Violation::new(I::Converges, format!("{what}: {missing}, after {longest_ms} ms")));
+        }
+        world.step()?;
+    }
+    world.note(format_args!("so it is: {what}"));
+    Ok(())
+}
+
+/// Watches that nothing changes any more.
+fn stay(world: &mut World) -> Result<(), Violation> {
+    let until_ms = world.clock.now_ms + STAYS_MS;
+    while world.clock.now_ms < until_ms {
+        world.step()?;
+        if let Err(missing) = world.is_settled() {
+            return Err(Violation::new(I::Converges, format!("it did not stay so: {missing}")));
+        }
+    }
+    Ok(())
+}
+
+fn random(world: &mut World) -> Result<(), Violation> {
+    let until_ms = world.random.between(20_000, RANDOM_MS_MAX);
+    let mut user_at = 0;
+    while world.clock.now_ms < until_ms {
+        if world.clock.now_ms >= user_at && world.core.is_some() {
+            user_acts(world)?;
+            let longest_ms = if world.random.per_mille(300) { 1_000 } else { 30_000 };
+            user_at = world.clock.now_ms + world.random.between(1, longest_ms);
+        }
+        world.step()?;
+    }
+    world.calm();
+    // What was under way when it became calm ends as it must.
+    let ends_ms = world.clock.now_ms + SETTLES_MS;
+    while world.clock.now_ms < ends_ms {
+        world.step()?;
+    }
+    while let Err(hopeless) = wait_or_give_up(world)? {
+        for name in &hopeless {
+            world.down(name, false)?;
+        }
+    }
+    stay(world)
+}
+
+/// Waits until the world has settled, or gives the services that will never by themselves.
+fn wait_or_give_up(world: &mut World) -> Result<Result<(), Vec<String>>, Violation> {
+    let began_ms = world.clock.now_ms;
+    loop {
+        let hopeless: Vec<String> = {
+            let ledger = world.ledger.get();
+            let rows = ledger.services.values();
+            rows.filter(|row| row.head.given_up.is_some() && row.head.shutdown.is_none())
+                .map(|row| row.head.name.clone())
+                .collect()
+        };
+        if !hopeless.is_empty() && world.core.is_some() {
+            return Ok(Err(hopeless));
+        }
+        let ill = world.serving().any(|instance| instance.fate != Fate::Healthy);
+        let missing = match world.is_settled() {
+            Ok(()) if !ill => return Ok(Ok(())),
+            Ok(()) => "some replicas are still to fail".to_owned(),
+            Err(missing) => missing,
+        };
+        if world.clock.now_ms > began_ms + CONVERGES_MS_MAX {
+            let detail = format!("{missing}, {CONVERGES_MS_MAX} ms after the last fault");
+            return Err(Violation::new(I::Converges, detail));
+        }
+        world.step()?;
+    }
+}
+
+fn user_acts(world: &mut World) -> Result<(), Violation> {
+    let name = *world.random.pick(&NAMES).expect("there are names");
+    let purge = world.random.per_mille(150);
+    match world.random.between(0, 9) {
+        0..=4 => {
+            let replicas = u32::try_from(world.random.between(0, 4)).expect("it is small");
+            world.up(name, replicas)?;
+        }
+        5..=7 => {
+            let id = {
+                let ledger = world.ledger.get();
+                let rows = ledger.services.get(name).into_iter().flat_map(|row| row.replicas.keys().copied());
+                rows.collect::<Vec<_>>()
+            };
+            let id = world.random.pick(&id).copied().unwrap_or(ReplicaId(1));
+            world.terminate_replica(name, id, purge)?;
+        }
+        _ => {
+            world.down(name, purge)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! The real database behind injected faults, and a shadow of what it has acknowledged: the durable truth
+//! that every check looks at.
+
+use crate::crash::{Boundaries, Side};
+use crate::faults::Bug;
+use crate::history::History;
+use crate::invariants::{Invariant as I, Violation};
+use skyserve_model::{Change, Head, OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, VersionRules};
+use skyserve_recovery::{SqliteStore, Store, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// One service as the database has acknowledged it.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) head: Head,
+    pub(crate) rules: Arc<VersionRules>,
+    pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
+}
+
+/// What the store is to do with the next commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    Works,
+    /// Nothing is written; it may pass later.
+    Full,
+    /// The next commit fails in a way that says nothing about whether it was written: it was.
+    LosesAcknowledgement,
+    /// The same, and it was not.
+    LosesCommit,
+}
+
+/// The durable truth, and what the checks must know besides.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) services: BTreeMap<String, Row>,
+    pub(crate) boundaries: Boundaries,
+    pub(crate) history: History,
+    pub(crate) disk: Disk,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) violation: Option<Violation>,
+    /// The replica whose probe has truly passed, while that is being told to the core.
+    pub(crate) passing: Option<ReplicaUid>,
+    /// Replicas that something happened to, or that a user has taken down.
+    pub(crate) harmed: BTreeSet<ReplicaUid>,
+    /// Incarnations and uids that `--purge` may have left behind.
+    pub(crate) purged: BTreeSet<String>,
+    pub(crate) commits: u64,
+    used: BTreeSet<ReplicaUid>,
+    launch_decided: BTreeSet<ReplicaUid>,
+}
+
+/// Shared between the world and the store inside the core.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedLedger(Arc<Mutex<Ledger>>);
+
+impl SharedLedger {
+    pub(crate) fn new(boundaries: Boundaries, bug: Option<Bug>) -> Self {
+        Self(Arc::new(Mutex::new(Ledger {
+            services: BTreeMap::new(),
+            boundaries,
+            history: History::default(),
+            disk: Disk::Works,
+            bug,
+            violation: None,
+            passing: None,
+            harmed: BTreeSet::new(),
+            purged: BTreeSet::new(),
+            commits: 0,
+            used: BTreeSet::new(),
+            launch_decided: BTreeSet::new(),
+        })))
+    }
+
+    pub(crate) fn get(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().expect("a run has one thread")
+    }
+
+    pub(crate) fn into_history(self) -> History {
+        std::mem::take(&mut self.get().history)
+    }
+}
+
+impl Ledger {
+    pub(crate) fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        self.history.note(what);
+    }
+
+    pub(crate) fn replica(&self, service: &str, id: ReplicaId) -> Option<&Replica> {
+        self.services.get(service)?.replicas.get(&id)
+    }
+
+    /// Whether the stored row of the replica says that such a call is to be made.
+    pub(crate) fn intends(&self, service: &str, uid: &ReplicaUid, kind: OperationKind) -> bool {
+        self.services.get(service).is_some_and(|row| {
+            row.replicas
+                .values()
+                .any(|replica| replica.uid == *uid && replica.operation.is_some_and(|operation| operation.kind == kind))
+        })
+    }
+
+    /// Whether there ever was a stored decision to launch it.
+    pub(crate) fn was_to_be_launched(&self, uid: &ReplicaUid) -> bool {
+        self.launch_decided.contains(uid)
+    }
+
+    pub(crate) fn break_rule(&mut self, invariant: I, detail: String) {
+        self.violation.get_or_insert(Violation::new(invariant, detail));
+    }
+
+    pub(crate) fn acknowledge(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::InsertService { head, rules, .. } => {
+                    self.note(format_args!("stored: service {} is new", head.name));
+                    let row = Row { head: head.clone(), rules: Arc::clone(rules), replicas: BTreeMap::new() };
+                    self.services.insert(head.name.clone(), row);
+                }
+                Change::UpdateService(head) => self.update_head(head),
+                Change::DeleteService { name } => {
+                    self.note(format_args!("stored: service {name} is gone"));
+                    self.services.remove(name);
+                }
+                Change::InsertReplica { service, replica } => {
+                    let fresh = self.used.insert(replica.uid.clone());
+                    if !fresh && replica.status != ReplicaStatus::Unknown {
+                        self.break_rule(I::IdsAreUsedOnce, format!("{} is inserted again", replica.uid));
+                    }
+                    self.put(service, replica);
+                }
+                Change::UpdateReplica { service, replica } => self.put(service, replica),
+                Change::DeleteReplica { service, id } => {
+                    self.note(format_args!("stored: replica {id} of {service} is forgotten"));
+                    if let Some(row) = self.services.get_mut(service) {
+                        row.replicas.remove(id);
+                    }
+                }
+            }
+        }
+        self.check_target();
+    }
+
+    fn update_head(&mut self, head: &Head) {
+        if let Some(row) = self.services.get_mut(&head.name) {
+            let mut told = Vec::new();
+            if row.head.shutdown != head.shutdown {
+                told.push("it is to go".to_owned());
+            }
+            if let Some(reason) = head.given_up.as_ref().filter(|_| row.head.given_up.is_none()) {
+                told.push(format!("given up: {reason}"));
+            }
+            if !row.head.endpoint_confirmed && head.endpoint_confirmed {
+                told.push(format!("it listens at {}", head.listen));
+            }
+            row.head = head.clone();
+            for line in told {
+                self.note(format_args!("stored: service {}: {line}", head.name));
+            }
+        }
+    }
+
+    fn put(&mut self, service: &str, replica: &Replica) {
+        let before = self.replica(service, replica.id).map(|row| row.status);
+        let (status, uid) = (replica.status, &replica.uid);
+        if before != Some(status) {
+            let reason = replica.reason.as_deref().unwrap_or("-");
+            self.note(format_args!("stored: replica {uid} is {status}: {reason}"));
+            if status == ReplicaStatus::Ready && self.passing.as_ref() != Some(uid) {
+                self.break_rule(I::ReadyByProbe, format!("{uid} became READY without one"));
+            }
+            let is_ended = before.is_some_and(ReplicaStatus::is_alive) && !status.is_alive();
+            if is_ended && !self.harmed.contains(uid) {
+                self.break_rule(I::HealthyIsLeftAlone, format!("{uid} became {status}: {reason}"));
+            }
+        }
+        if replica.operation.is_some_and(|operation| operation.kind == OperationKind::Launch) {
+            self.launch_decided.insert(uid.clone());
+        }
+        if let Some(row) = self.services.get_mut(service) {
+            row.replicas.insert(replica.id, replica.clone());
+        }
+    }
+
+    fn check_target(&mut self) {
+        let over = self.services.values().find_map(|row| {
+            let alive = row.replicas.values().filter(|replica| replica.status.is_alive()).count();
+            let target = if row.head.shutdown.is_some() { 0 } else { row.rules.replicas as usize };
+            (alive > target).then(|| format!("{} has {alive} alive, its target is {target}", row.head.name))
+        });
+        if let Some(detail) = over {
+            self.break_rule(I::NeverMoreThanTarget, detail);
+        }
+    }
+}
+
+/// What the core writes through.
+#[derive(Debug)]
+pub(crate) struct SimStore {
+    pub(crate) database: SqliteStore,
+    pub(crate) ledger: SharedLedger,
+}
+
+impl SimStore {
+    /// An error after which the controller must end: the simulated process dies here.
+    fn death() -> StoreError {
+        StoreError::FailedEarlier { path: PathBuf::from("the simulated disk") }
+    }
+}
+
+impl Store for SimStore {
+    fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut ledger = self.ledger.get();
+        ledger.commits += 1;
+        let disk = ledger.disk;
+        if disk == Disk::Full {
+            return Err(StoreError::ReadOnly { path: PathBuf::from("the simulated disk") });
+        }
+        let crash = ledger.boundaries.cross();
+        if crash == Some(Side::Before) || disk == Disk::LosesCommit {
+            ledger.note(format_args!("crash before a commit"));
+            return Err(Self::death());
+        }
+        if ledger.bug == Some(Bug::StoreForgets) && matches!(changes, [Change::UpdateReplica { .. }, ..]) {
+            return Ok(());
+        }
+        self.database.commit(changes)?;
+        ledger.acknowledge(changes);
+        if crash == Some(Side::After) || disk == Disk::LosesAcknowledgement {
+            ledger.note(format_args!("crash after a commit"));
+            return Err(Self::death());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! Anything at all: several services, users, faults and crashes at random, then calm.
+
+use skyserve_sim::{Plan, Tally, is_replay, run, seeds};
+
+#[test]
+fn whatever_goes_wrong_nothing_is_lost_and_in_the_end_all_is_as_asked_for() {
+    let mut tally = Tally::default();
+    for seed in seeds(150) {
+        let played = tally.play(&Plan::random(seed));
+        if is_replay() {
+            println!("{played}");
+        }
+    }
+    println!("random: {tally}");
+    assert!(is_replay() || tally.counts.crashes > tally.runs / 4, "crashes are part of it: {tally}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_to_the_last_byte() {
+    for seed in [3, 41, 77] {
+        let (first, second) = (run(&Plan::random(seed)), run(&Plan::random(seed)));
+        assert_eq!(first.history.text(), second.history.text(), "seed {seed}");
+        assert_eq!(first.counts.steps, second.counts.steps);
+        assert!(first.history.text().lines().count() > 50, "something happens in seed {seed}");
+    }
+    assert_ne!(run(&Plan::random(1)).history.text(), run(&Plan::random(2)).history.text());
+}
