@@ -85,8 +85,8 @@ If services exist but their runtime is not running (say after a reboot), it is s
 `-o json` prints {\"services\": [...]}. A service has: name, version, status, status_reason,
 ready_since_ms, created_at_ms, endpoint, endpoint_listens, replicas_ready, replicas_wanted,
 load_balancing_policy, requested_resources, replicas. A replica has: id, uid, version, endpoint,
-launched_at_ms, first_ready_at_ms, infra, resources, status, status_reason. Unknown values are null;
-fields may be added, never renamed. With --watch it prints one such object a line.
+launched_at_ms, first_ready_at_ms, infra, resources, status, status_reason. Unknown values are null
+(an unknown version is 0); fields may be added, never renamed. With --watch it prints one such object a line.
 
 Service statuses: CONTROLLER_INIT, REPLICA_INIT, READY, NO_REPLICA, SHUTTING_DOWN, FAILED,
 FAILED_CLEANUP, CONTROLLER_FAILED. Replica statuses: PENDING, PROVISIONING, STARTING, READY,

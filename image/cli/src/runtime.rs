@@ -107,8 +107,13 @@ fn may_have_services(home: &Home) -> bool {
         return false;
     }
     let routed = skyserve_routes::read(&home.routes_file()).map_or(true, |table| !table.services.is_empty());
-    let has_replicas = || std::fs::read_dir(home.replicas_dir()).is_ok_and(|mut entries| entries.next().is_some());
-    routed || has_replicas()
+    routed || has_replicas(home)
+}
+
+/// Whether there is a folder of a replica; names with a dot before them are the provider's own records.
+fn has_replicas(home: &Home) -> bool {
+    let is_replica = |entry: std::fs::DirEntry| !entry.file_name().as_encoded_bytes().starts_with(b".");
+    std::fs::read_dir(home.replicas_dir()).is_ok_and(|entries| entries.flatten().any(is_replica))
 }
 
 async fn wait_until_it_answers(home: &Home, client: &Client) -> Result<(), RuntimeError> {

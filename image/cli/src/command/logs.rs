@@ -9,7 +9,7 @@ use crate::output::{Screen, message, warning};
 use crate::progress::Progress;
 use crate::runtime;
 use skyserve_api::ServiceView;
-use skyserve_home::Home;
+use skyserve_provider::process::replica_log_path;
 use skyserve_shim::folder::Folder;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -136,10 +136,7 @@ struct ReplicaLog {
 
 impl ReplicaLog {
     fn new(context: &Context, uid: &str) -> Self {
-        Self {
-            folder: Folder::at(context.home.replica_dir(uid)),
-            kept: kept_logs_dir(&context.home).join(format!("{uid}.log")),
-        }
+        Self { folder: Folder::at(context.home.replica_dir(uid)), kept: replica_log_path(&context.home, uid) }
     }
 
     fn has_ended(&self, has_begun: bool) -> bool {
@@ -157,11 +154,6 @@ async fn is_gone(client: &Client, service: &str, id: u64) -> bool {
     }
 }
 
-/// Logs of replicas whose folders are gone.
-fn kept_logs_dir(home: &Home) -> PathBuf {
-    home.log_dir().join("replicas")
-}
-
 /// The log of a replica that is gone: the newest kept one of this service and number.
 fn newest_kept_log(context: &Context, service: &str, id: u64) -> Option<PathBuf> {
     let incarnation = |path: &PathBuf| {
@@ -169,7 +161,8 @@ fn newest_kept_log(context: &Context, service: &str, id: u64) -> Option<PathBuf>
         let middle = uid.strip_prefix(service)?.strip_prefix('-')?.strip_suffix(&format!("-{id}"))?;
         middle.parse::<u64>().ok()
     };
-    let kept = std::fs::read_dir(kept_logs_dir(&context.home)).ok()?.flatten().map(|entry| entry.path());
+    let kept =
+        std::fs::read_dir(replica_log_path(&context.home, "any").parent()?).ok()?.flatten().map(|entry| entry.path());
     kept.filter(|path| incarnation(path).is_some()).max_by_key(incarnation)
 }
 

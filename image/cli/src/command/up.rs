@@ -6,7 +6,7 @@
 //! * A runtime that was started for a service which was then refused is stopped again.
 
 use super::summary::summary;
-use super::{CommandError, Context, existing, now_ms, unless_interrupted};
+use super::{CommandError, Context, now_ms, unless_interrupted};
 use crate::bundle::{self, Bundle};
 use crate::client::{Client, Created};
 use crate::invocation::Up;
@@ -144,6 +144,12 @@ fn name_taken(context: &Context, name: &str) -> CommandError {
     ))
 }
 
+/// The service's next state.
+async fn next_view(watch: &mut Watch, name: &str) -> Result<ServiceView, CommandError> {
+    let services = watch.next().await?;
+    services.into_iter().find(|service| service.name == name).ok_or_else(|| vanished(name))
+}
+
 fn vanished(name: &str) -> CommandError {
     CommandError::Refused(format!("service {name} was taken down while it was being waited for"))
 }
@@ -157,9 +163,7 @@ async fn until_listening(
     let mut view = view;
     while !view.endpoint_listens {
         progress.now(&format!("waiting for the endpoint {}", view.endpoint));
-        let name = view.name.clone();
-        let services = watch.next().await?;
-        view = services.into_iter().find(|service| service.name == name).ok_or_else(|| vanished(&name))?;
+        view = next_view(&mut watch, &view.name).await?;
     }
     Ok(view)
 }
@@ -173,17 +177,11 @@ async fn until_ready(
 ) -> Result<ServiceView, CommandError> {
     let mut watch = Watch::new(client.clone());
     loop {
-        let services = watch.next().await?;
-        let Some(view) = services.iter().find(|service| service.name == name) else {
-            return Err(CommandError::Refused(format!(
-                "service {name} was taken down while it was being waited for; {}",
-                existing(&services)
-            )));
-        };
+        let view = next_view(&mut watch, name).await?;
         match view.status.as_str() {
-            "READY" => return Ok(view.clone()),
-            "FAILED" | "FAILED_CLEANUP" | "SHUTTING_DOWN" => return Err(failed(context, view)),
-            _ => progress.now(&state(view)),
+            "READY" => return Ok(view),
+            "FAILED" | "FAILED_CLEANUP" | "SHUTTING_DOWN" => return Err(failed(context, &view)),
+            _ => progress.now(&state(&view)),
         }
     }
 }

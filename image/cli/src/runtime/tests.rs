@@ -51,6 +51,8 @@ fn routes_replicas_or_a_database_without_routes_are_signs_of_services() {
     publish(&home.routes_file(), &routes(vec![web()])).unwrap();
     assert!(may_have_services(home));
     publish(&home.routes_file(), &routes(Vec::new())).unwrap();
+    std::fs::create_dir(home.replicas_dir().join(".terminated")).unwrap();
+    assert!(!may_have_services(home), "a record of what is gone");
     std::fs::create_dir(home.replica_dir("web-1-1")).unwrap();
     assert!(may_have_services(home), "a replica that nobody looks after");
 }

@@ -26,9 +26,9 @@ fn folder(test_home: &TestHome) -> Folder {
 }
 
 fn keep_log(test_home: &TestHome, uid: &str, text: &str) {
-    let kept = kept_logs_dir(&test_home.context.home);
-    std::fs::create_dir_all(&kept).unwrap();
-    std::fs::write(kept.join(format!("{uid}.log")), text).unwrap();
+    let kept = replica_log_path(&test_home.context.home, uid);
+    std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    std::fs::write(kept, text).unwrap();
 }
 
 #[test]
