@@ -126,6 +126,9 @@ struct Managed {
     dirty: bool,
     /// The first table in which each draining replica gets no new requests.
     draining: BTreeMap<ReplicaId, TableVersion>,
+    /// The first table that has the endpoint where it is now: what the load balancer says of an earlier
+    /// one is about another address.
+    offered: Option<TableVersion>,
 }
 
 /// The controller's state. See the module.
@@ -213,10 +216,7 @@ impl<S: Store> Core<S> {
     /// Whether something changes soon that the load balancer knows first: an endpoint that is to
     /// listen, a replica that drains.
     pub fn awaits_load(&self) -> bool {
-        self.services.values().any(|managed| {
-            !managed.draining.is_empty()
-                || (!managed.service.head.endpoint_confirmed && managed.service.head.shutdown.is_none())
-        })
+        self.services.values().any(|managed| !managed.draining.is_empty() || managed.awaits_endpoint())
     }
 
     /// The next moment at which [`Core::flush`] has something to do without any input: after a flush
@@ -373,7 +373,7 @@ impl<S: Store> Core<S> {
         self.table.seq += 1;
         self.published = Some(services.clone());
         for managed in self.services.values_mut() {
-            managed.note_draining(self.table);
+            managed.note_table(self.table);
         }
         let table = routes::table(self.table, services);
         Some(Output::Publish(Arc::new(table)))
@@ -424,33 +424,46 @@ impl<S: Store> Core<S> {
 
     fn load(&mut self, report: &Report, now: Timestamp) -> Result<(), Fatal> {
         let mut events: Vec<(String, Event)> = Vec::new();
+        let mut displaced: Vec<String> = Vec::new();
+        let knows = |since: TableVersion| report.table.is_some_and(|table| table >= since);
         for (name, managed) in &self.services {
-            let head = &managed.service.head;
             let load = report.services.get(name);
-            if let Some(load) = load.filter(|_| !head.endpoint_confirmed && head.shutdown.is_none()) {
+            if let Some(load) = load.filter(|_| managed.awaits_endpoint() && managed.offered.is_some_and(knows)) {
                 if load.listening {
                     events.push((name.clone(), Event::EndpointListens));
                 } else if load.address_in_use {
-                    self.ports_taken.insert(head.listen.port());
-                    if let Ok(listen) = self.free_address(&|_| true) {
-                        events.push((name.clone(), Event::EndpointMoves { listen }));
-                    }
+                    displaced.push(name.clone());
                 }
             }
             for (replica, since) in &managed.draining {
                 let uid = managed.service.uid(*replica);
                 let busy =
                     load.and_then(|load| load.replicas_in_flight.get(uid.as_str())).is_some_and(|count| *count > 0);
-                if !busy && report.table.is_some_and(|table| table >= *since) {
+                if !busy && knows(*since) {
                     events.push((name.clone(), Event::Drained { replica: *replica }));
                 }
             }
         }
         for (name, event) in events {
-            if let Event::EndpointMoves { listen } = &event {
-                tracing::warn!(service = %name, "the endpoint's port is in use by another program, moving to {listen}");
-            }
             self.apply(&name, &event, now)?;
+        }
+        // One after the other: each takes its port before the next looks for one.
+        for name in displaced {
+            self.displace(&name, now)?;
+        }
+        Ok(())
+    }
+
+    /// Another program has taken the port of an endpoint that nobody was told of yet.
+    fn displace(&mut self, name: &str, now: Timestamp) -> Result<(), Fatal> {
+        let Some(managed) = self.services.get_mut(name) else { return Ok(()) };
+        self.ports_taken.insert(managed.service.head.listen.port());
+        let Ok(listen) = self.free_address(&|_| true) else { return Ok(()) };
+        tracing::warn!(service = %name, "the endpoint's port is in use by another program, moving to {listen}");
+        self.apply(name, &Event::EndpointMoves { listen }, now)?;
+        // Unless that could not be stored, and it stays.
+        if let Some(managed) = self.services.get_mut(name).filter(|managed| managed.service.head.listen == listen) {
+            managed.offered = None;
         }
         Ok(())
     }
@@ -595,10 +608,16 @@ impl<S: Store> Core<S> {
 impl Managed {
     fn new(service: Service, infra: &str) -> Self {
         let view = Arc::new(view::service(&service, infra));
-        Self { service, probes: BTreeMap::new(), view, wake_at: None, dirty: true, draining: BTreeMap::new() }
+        Self { service, probes: BTreeMap::new(), view, wake_at: None, dirty: true, draining: BTreeMap::new(), offered: None }
     }
 
-    fn note_draining(&mut self, table: TableVersion) {
+    /// Whether the load balancer is still to say that it listens.
+    fn awaits_endpoint(&self) -> bool {
+        !self.service.head.endpoint_confirmed && self.service.head.shutdown.is_none()
+    }
+
+    fn note_table(&mut self, table: TableVersion) {
+        self.offered.get_or_insert(table);
         for replica in self.service.replicas.values().filter(|replica| routes::is_draining(replica)) {
             self.draining.entry(replica.id).or_insert(table);
         }
