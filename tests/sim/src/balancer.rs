@@ -6,6 +6,7 @@ use crate::faults::Bug;
 use skyserve_routes::report::{Report, ServiceLoad};
 use skyserve_routes::{ReplicaRouteState, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -16,8 +17,6 @@ pub(crate) struct Balancer {
     pub(crate) table: Option<RouteTable>,
     /// By service and replica uid.
     in_flight: BTreeMap<(String, String), u64>,
-    /// Ports that another program listens on.
-    pub(crate) ports_taken: BTreeSet<u16>,
 }
 
 impl Balancer {
@@ -38,6 +37,15 @@ impl Balancer {
         self.life += 1;
         self.table = None;
         self.in_flight.clear();
+    }
+
+    /// Where it listens, by service.
+    pub(crate) fn listens(&self, ports_taken: &BTreeSet<u16>) -> Vec<(String, SocketAddr)> {
+        let services = self.table.iter().flat_map(|table| &table.services);
+        services
+            .filter(|service| !ports_taken.contains(&service.listen.port()))
+            .map(|service| (service.name.clone(), service.listen))
+            .collect()
     }
 
     /// Sends a request to a replica that gets requests; gives the service and the uid.
@@ -69,13 +77,13 @@ impl Balancer {
     }
 
     /// What it says of itself; nothing while it is down.
-    pub(crate) fn report(&self, bug: Option<Bug>) -> Option<Report> {
+    pub(crate) fn report(&self, ports_taken: &BTreeSet<u16>, bug: Option<Bug>) -> Option<Report> {
         if !self.is_up {
             return None;
         }
         let mut services: BTreeMap<String, ServiceLoad> = BTreeMap::new();
         for service in self.table.iter().flat_map(|table| &table.services) {
-            let taken = self.ports_taken.contains(&service.listen.port());
+            let taken = ports_taken.contains(&service.listen.port());
             let load = ServiceLoad { listening: !taken, address_in_use: taken, ..ServiceLoad::default() };
             services.insert(service.name.clone(), load);
         }

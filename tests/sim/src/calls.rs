@@ -160,7 +160,8 @@ impl World {
                 .collect();
             self.note(format_args!("table {}/{}: {}", table.epoch, table.seq, routes.join(", ")));
             self.check_routes()?;
-            self.after(1, 50, Happening::TableRead);
+            let longest_ms = if self.random.per_mille(self.faults.table_read_late) { 3_000 } else { 50 };
+            self.after(1, longest_ms, Happening::TableRead);
         }
         if crash == Some(Side::After) {
             self.crash("after it published");

@@ -19,6 +19,7 @@ pub struct Faults {
     pub probe_flakes: u64,
     pub balancer_dies: u64,
     pub table_not_written: u64,
+    pub table_read_late: u64,
     pub port_taken: u64,
     /// Each second.
     pub crash: u64,
@@ -57,6 +58,7 @@ impl Faults {
             probe_flakes: rate(60),
             balancer_dies: rate(30),
             table_not_written: rate(100),
+            table_read_late: rate(300),
             port_taken: rate(500),
             crash: rate(80),
             disk_full: rate(40),

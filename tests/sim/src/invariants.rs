@@ -31,6 +31,7 @@ invariants! {
     HealthyIsLeftAlone: "a replica that nothing happened to is ended only when a user says so",
     DrainsFirst: "a replica that is taken down answers its requests first, for as long as it may",
     RoutesAreTheRows: "a published table names exactly the READY replicas, and draining ones that were READY",
+    EndpointIsTrue: "an endpoint is said to listen only where it does, and moves only from a port that is taken",
     TablesGrow: "each published table comes after the one before, across restarts too",
     AcknowledgedIsKept: "what a user was told is done stays done",
     StoredIsRead: "a new controller reads exactly what was acknowledged as stored",

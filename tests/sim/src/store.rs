@@ -8,6 +8,7 @@ use crate::invariants::{Invariant as I, Violation};
 use skyserve_model::{Change, Head, OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, VersionRules};
 use skyserve_recovery::{SqliteStore, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -46,6 +47,10 @@ pub(crate) struct Ledger {
     pub(crate) harmed: BTreeSet<ReplicaUid>,
     /// Incarnations and uids that `--purge` may have left behind.
     pub(crate) purged: BTreeSet<String>,
+    /// Where the load balancer has listened, by service.
+    pub(crate) listened: BTreeSet<(String, SocketAddr)>,
+    /// Ports that another program listens on.
+    pub(crate) ports_taken: BTreeSet<u16>,
     pub(crate) commits: u64,
     used: BTreeSet<ReplicaUid>,
     launch_decided: BTreeSet<ReplicaUid>,
@@ -67,6 +72,8 @@ impl SharedLedger {
             passing: None,
             harmed: BTreeSet::new(),
             purged: BTreeSet::new(),
+            listened: BTreeSet::new(),
+            ports_taken: BTreeSet::new(),
             commits: 0,
             used: BTreeSet::new(),
             launch_decided: BTreeSet::new(),
@@ -139,23 +146,29 @@ impl Ledger {
             }
         }
         self.check_target();
+        self.check_ports();
     }
 
     fn update_head(&mut self, head: &Head) {
-        if let Some(row) = self.services.get_mut(&head.name) {
-            let mut told = Vec::new();
-            if row.head.shutdown != head.shutdown {
-                told.push("it is to go".to_owned());
+        let Some(row) = self.services.get_mut(&head.name) else { return };
+        let before = std::mem::replace(&mut row.head, head.clone());
+        let name = &head.name;
+        if before.shutdown != head.shutdown {
+            self.note(format_args!("stored: service {name} is to go"));
+        }
+        if let Some(reason) = head.given_up.as_ref().filter(|_| before.given_up.is_none()) {
+            self.note(format_args!("stored: service {name} is given up: {reason}"));
+        }
+        if before.listen != head.listen {
+            self.note(format_args!("stored: the endpoint of {name} moves to {}", head.listen));
+            if !self.ports_taken.contains(&before.listen.port()) {
+                self.break_rule(I::EndpointIsTrue, format!("{name} leaves {}, which is free", before.listen));
             }
-            if let Some(reason) = head.given_up.as_ref().filter(|_| row.head.given_up.is_none()) {
-                told.push(format!("given up: {reason}"));
-            }
-            if !row.head.endpoint_confirmed && head.endpoint_confirmed {
-                told.push(format!("it listens at {}", head.listen));
-            }
-            row.head = head.clone();
-            for line in told {
-                self.note(format_args!("stored: service {}: {line}", head.name));
+        }
+        if !before.endpoint_confirmed && head.endpoint_confirmed {
+            self.note(format_args!("stored: the endpoint of {name} listens at {}", head.listen));
+            if !self.listened.contains(&(name.clone(), head.listen)) {
+                self.break_rule(I::EndpointIsTrue, format!("{name} never listened at {}", head.listen));
             }
         }
     }
@@ -179,6 +192,13 @@ impl Ledger {
         }
         if let Some(row) = self.services.get_mut(service) {
             row.replicas.insert(replica.id, replica.clone());
+        }
+    }
+
+    fn check_ports(&mut self) {
+        let ports: BTreeSet<u16> = self.services.values().map(|row| row.head.listen.port()).collect();
+        if ports.len() < self.services.len() {
+            self.break_rule(I::EndpointIsTrue, "two services have one port".to_owned());
         }
     }
 

@@ -56,7 +56,7 @@ impl World {
             let uid = ReplicaUid::new(name, 1, ReplicaId(1));
             self.start_call(name.to_owned(), ReplicaId(1), uid, OperationKind::Launch)?;
         }
-        let taken = self.balancer.ports_taken.clone();
+        let taken = self.ledger.get().ports_taken.clone();
         let answer = self.ask(&format!("up {name}, {replicas} replicas"), |core, now| {
             let free = |address: std::net::SocketAddr| !taken.contains(&address.port());
             core.up(name, rules(replicas), "the YAML".to_owned(), &free, now).map(drop)
@@ -68,7 +68,7 @@ impl World {
         // Between the check of a port and the load balancer's use of it, anybody may take it.
         let listen = self.ledger.get().services.get(name).map(|row| row.head.listen.port());
         if let Some(port) = listen.filter(|_| self.random.per_mille(self.faults.port_taken)) {
-            self.balancer.ports_taken.insert(port);
+            self.ledger.get().ports_taken.insert(port);
         }
         self.flush()?;
         self.check()?;

@@ -191,7 +191,7 @@ impl World {
             | Happening::ReportDue { .. }
             | Happening::PublishAgain { .. } => {}
             Happening::Turns { number, turn } => self.turns(number, &turn),
-            Happening::TableRead => self.balancer.read(self.file.as_ref()),
+            Happening::TableRead => self.table_read(),
             Happening::RequestComes => self.request_comes(),
             Happening::RequestEnds { life, target } => {
                 if life == self.balancer.life {
@@ -201,7 +201,7 @@ impl World {
             Happening::BalancerStarts => {
                 self.note(format_args!("the load balancer starts"));
                 self.balancer.is_up = true;
-                self.balancer.read(self.file.as_ref());
+                self.table_read();
             }
             Happening::DiskMended => {
                 self.note(format_args!("the disk works again"));
@@ -233,6 +233,13 @@ impl World {
             let stored = self.random.per_mille(500);
             self.ledger.get().disk = if stored { Disk::LosesAcknowledgement } else { Disk::LosesCommit };
         }
+    }
+
+    fn table_read(&mut self) {
+        self.balancer.read(self.file.as_ref());
+        let mut ledger = self.ledger.get();
+        let listens = self.balancer.listens(&ledger.ports_taken);
+        ledger.listened.extend(listens);
     }
 
     fn request_comes(&mut self) {
@@ -331,7 +338,7 @@ impl World {
 
     fn report(&mut self) {
         self.report_due = None;
-        let report: Option<Report> = self.balancer.report(self.bug);
+        let report: Option<Report> = self.balancer.report(&self.ledger.get().ports_taken, self.bug);
         if let Some(report) = report {
             let tenure = self.tenure;
             self.after(1, 20, Happening::Told { tenure, input: Box::new(Input::Load(Box::new(report))) });
