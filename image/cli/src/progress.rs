@@ -1,7 +1,7 @@
 //! What a command is waiting for: one line that changes on a terminal, a line for each change
 //! elsewhere. All of it goes to stderr, so results on stdout stay clean.
 
-use crate::output::{Colour, Style};
+use crate::output::{Colour, Style, printable};
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -16,13 +16,14 @@ const LINE_CHARS_MAX: usize = 76;
 /// The line that says what is going on; it goes away when this is dropped.
 pub(crate) struct Progress {
     shown: Option<String>,
+    states: Vec<(String, String)>,
     spinner: Option<Spinner>,
 }
 
 impl Progress {
     pub(crate) fn start() -> Self {
         let spinner = io::stderr().is_terminal().then(Spinner::start).flatten();
-        Self { shown: None, spinner }
+        Self { shown: None, states: Vec::new(), spinner }
     }
 
     /// Says what is going on now. Saying the same again shows nothing new.
@@ -37,6 +38,23 @@ impl Progress {
         }
     }
 
+    /// Says how several things are now. A terminal has room for the first and the last of them. Elsewhere
+    /// each gets a line when its `status` has changed; what is said about it beside changes too often.
+    pub(crate) fn states(&mut self, states: &[State]) {
+        if let Some(spinner) = &self.spinner {
+            spinner.set(&match states {
+                [first, .., last] => format!("{}; {}", first.text, last.text),
+                [only] => only.text.clone(),
+                [] => String::new(),
+            });
+            return;
+        }
+        for state in states.iter().filter(|state| !self.states.contains(&state.key())) {
+            crate::output::message(&state.text);
+        }
+        self.states = states.iter().map(State::key).collect();
+    }
+
     /// Prints a line that stays.
     pub(crate) fn keep(&mut self, text: &str) {
         if let Some(spinner) = &self.spinner {
@@ -47,6 +65,28 @@ impl Progress {
     }
 }
 
+/// How one thing is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) of: String,
+    pub(crate) status: String,
+    /// The two and whatever else there is to say.
+    pub(crate) text: String,
+}
+
+impl State {
+    /// `of: status`, and the reason if there is one.
+    pub(crate) fn new(of: impl Into<String>, status: &str, reason: Option<&str>) -> Self {
+        let of = of.into();
+        let reason = reason.map_or_else(String::new, |reason| format!(" ({})", printable(reason)));
+        Self { text: format!("{of}: {status}{reason}"), of, status: status.to_owned() }
+    }
+
+    fn key(&self) -> (String, String) {
+        (self.of.clone(), self.status.clone())
+    }
+}
+
 struct Spinner {
     line: Arc<Line>,
     thread: Option<JoinHandle<()>>,
@@ -54,12 +94,12 @@ struct Spinner {
 
 #[derive(Default)]
 struct Line {
-    state: Mutex<State>,
+    drawn: Mutex<Drawn>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Drawn {
     text: String,
     above: Vec<String>,
     ended: bool,
@@ -94,14 +134,14 @@ impl Drop for Spinner {
 }
 
 impl Line {
-    fn change(&self, edit: impl FnOnce(&mut State)) {
-        edit(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    fn change(&self, edit: impl FnOnce(&mut Drawn)) {
+        edit(&mut self.drawn.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_one();
     }
 
     fn draw(&self) {
         let style = Style::of_messages();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         for frame in FRAMES.iter().cycle() {
             let mut drawn = String::from("\r\x1b[2K");
             for text in state.above.drain(..) {
@@ -119,5 +159,18 @@ impl Line {
             }
             state = self.changed.wait_timeout(state, FRAME).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_says_what_it_is_of_and_why() {
+        assert_eq!(State::new("replica 1", "STARTING", None).text, "replica 1: STARTING");
+        let failed = State::new("replica 1", "FAILED", Some("run exited\nwith code 3"));
+        assert_eq!(failed.text, "replica 1: FAILED (run exited with code 3)");
+        assert_eq!(failed.key(), State::new("replica 1", "FAILED", None).key());
     }
 }

@@ -1,39 +1,40 @@
 //! Asking before something is done.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, Write};
 
 /// Why nothing may be done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotConfirmed {
     #[error("nothing was done: you answered no")]
     Refused,
-    #[error("nothing was done: this needs a confirmation, and there is no terminal to ask on; add -y to confirm")]
+    #[error("nothing was done: this needs a confirmation, and nobody answers on standard input; add -y to confirm")]
     NobodyToAsk,
+    #[error("nothing was done: none of {UNCLEAR_ANSWERS_MAX} answers was yes or no; add -y to confirm")]
+    Unclear,
     #[error("nothing was done: cannot ask for a confirmation: {0}")]
     Terminal(#[from] io::Error),
 }
 
-/// Asks on the terminal, unless `assume_yes`. An empty answer is yes, as in SkyPilot; the end of the
-/// input is no.
+/// Questions asked again before the answers are taken for something else than answers.
+const UNCLEAR_ANSWERS_MAX: usize = 5;
+
+/// Asks on standard input, unless `assume_yes`. An empty answer is yes, as in SkyPilot. Answers may come
+/// from a pipe (`yes | …`); without any, nothing is done.
 pub(crate) fn confirm(question: &str, assume_yes: bool) -> Result<(), NotConfirmed> {
     if assume_yes {
         return Ok(());
     }
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
-        return Err(NotConfirmed::NobodyToAsk);
-    }
-    ask(question, &mut stdin.lock(), &mut io::stderr())
+    ask(question, &mut io::stdin().lock(), &mut io::stderr())
 }
 
 fn ask(question: &str, answers: &mut dyn BufRead, terminal: &mut dyn Write) -> Result<(), NotConfirmed> {
-    loop {
+    for _ in 0..UNCLEAR_ANSWERS_MAX {
         write!(terminal, "{question} [Y/n]: ")?;
         terminal.flush()?;
         let mut answer = String::new();
         if answers.read_line(&mut answer)? == 0 {
             writeln!(terminal)?;
-            return Err(NotConfirmed::Refused);
+            return Err(NotConfirmed::NobodyToAsk);
         }
         match answer.trim().to_ascii_lowercase().as_str() {
             "" | "y" | "yes" => return Ok(()),
@@ -41,6 +42,7 @@ fn ask(question: &str, answers: &mut dyn BufRead, terminal: &mut dyn Write) -> R
             _ => writeln!(terminal, "Please answer y or n.")?,
         }
     }
+    Err(NotConfirmed::Unclear)
 }
 
 #[cfg(test)]
@@ -58,9 +60,10 @@ mod tests {
         for yes in ["\n", "y\n", "YES\n"] {
             assert!(answered(yes).0.is_ok(), "{yes:?}");
         }
-        for no in ["n\n", "No\n", ""] {
+        for no in ["n\n", "No\n"] {
             assert!(matches!(answered(no).0, Err(NotConfirmed::Refused)), "{no:?}");
         }
+        assert!(matches!(answered("").0, Err(NotConfirmed::NobodyToAsk)));
     }
 
     #[test]
@@ -68,5 +71,6 @@ mod tests {
         let (outcome, shown) = answered("maybe\ny\n");
         assert!(outcome.is_ok());
         assert_eq!(shown, "Proceed? [Y/n]: Please answer y or n.\nProceed? [Y/n]: ");
+        assert!(matches!(answered(&"what\n".repeat(1000)).0, Err(NotConfirmed::Unclear)), "it ends some time");
     }
 }

@@ -153,7 +153,7 @@ fn restarts(home: &Home) -> String {
     let role = status.and_then(|status| status.roles.into_iter().find(|role| role.name == skyserve_init::CONTROLLER));
     match role {
         Some(role) if role.restarts > 0 => {
-            let end = role.last_end.map_or_else(String::new, |end| format!("; its last end: {}", printable(&end)));
+            let end = role.last_end.map_or_else(String::new, |end| format!("; last, it {}", printable(&end)));
             format!("The controller was restarted {} times{end}.", role.restarts)
         }
         Some(_) => "The controller was started and has not ended.".to_owned(),
@@ -168,7 +168,9 @@ fn log_end(path: &Path) -> Option<String> {
     let mut end = Vec::new();
     file.take(LOG_BYTES_SHOWN).read_to_end(&mut end).ok()?;
     let end = String::from_utf8_lossy(&end);
-    let lines: Vec<&str> = end.lines().collect();
+    let mut lines: Vec<&str> = end.lines().collect();
+    // A controller that fails again and again says the same again and again.
+    lines.dedup();
     let shown: Vec<String> = lines
         .iter()
         .skip(lines.len().saturating_sub(LOG_LINES_SHOWN))

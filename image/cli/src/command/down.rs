@@ -4,7 +4,7 @@ use super::{CommandError, Context, existing, plural, unless_interrupted};
 use crate::client::Client;
 use crate::invocation::{Down, DownTarget, StopRuntime};
 use crate::output::{Screen, printable};
-use crate::progress::Progress;
+use crate::progress::{Progress, State};
 use crate::prompt::confirm;
 use crate::runtime;
 use crate::watch::Watch;
@@ -159,9 +159,10 @@ async fn until_gone(
             )));
         }
         let states = left.iter().map(|service| {
-            format!("{}: {} ({} left)", service.name, service.status, plural(service.replicas.len(), "replica"))
+            let left = plural(service.replicas.len(), "replica") + " left";
+            State::new(&service.name, &service.status, Some(&left))
         });
-        progress.now(&states.collect::<Vec<_>>().join("; "));
+        progress.states(&states.collect::<Vec<_>>());
     }
 }
 
@@ -230,7 +231,7 @@ async fn until_replica_gone(
                     printable(reason)
                 )));
             }
-            status => progress.now(&format!("{name} replica {id}: {status}")),
+            status => progress.states(&[State::new(format!("replica {id}"), status, None)]),
         }
     }
 }

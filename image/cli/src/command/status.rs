@@ -15,7 +15,7 @@ use std::time::Duration;
 /// How long a controller that is restarting is waited for before the last known state is shown.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Clears a terminal and goes to its top.
-const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
+const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(super) async fn status(context: &Context, command: &Status, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let mut progress = Progress::start();

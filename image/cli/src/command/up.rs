@@ -12,12 +12,12 @@ use crate::client::{Client, Created};
 use crate::invocation::Up;
 use crate::judge::{self, Judged};
 use crate::output::{Screen, Style, message, printable, warning};
-use crate::progress::Progress;
+use crate::progress::{Progress, State};
 use crate::prompt::confirm;
 use crate::runtime::{self, Found};
 use crate::source::{self, Values};
 use crate::watch::Watch;
-use skyserve_api::{ServiceView, UpRequest};
+use skyserve_api::{ReplicaView, ServiceView, UpRequest};
 use skyserve_spec::{TaskSpec, make_service_name, validate_service_name};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
@@ -181,34 +181,27 @@ async fn until_ready(
         match view.status.as_str() {
             "READY" => return Ok(view),
             "FAILED" | "FAILED_CLEANUP" | "SHUTTING_DOWN" => return Err(failed(context, &view)),
-            _ => progress.now(&state(&view)),
+            _ => progress.states(&states(&view)),
         }
     }
 }
 
-/// `my-svc: REPLICA_INIT; replica 1 STARTING (reason)`.
-fn state(view: &ServiceView) -> String {
-    let mut text = format!("{}: {}", view.name, view.status);
-    for replica in &view.replicas {
-        let reason =
-            replica.status_reason.as_ref().map_or_else(String::new, |reason| format!(" ({})", printable(reason)));
-        text.push_str(&format!("; replica {} {}{reason}", replica.id, replica.status));
-    }
-    text
+/// The service and its replicas.
+fn states(view: &ServiceView) -> Vec<State> {
+    let replica = |replica: &ReplicaView| {
+        State::new(format!("replica {}", replica.id), &replica.status, replica.status_reason.as_deref())
+    };
+    std::iter::once(State::new(&view.name, &view.status, None)).chain(view.replicas.iter().map(replica)).collect()
 }
 
 fn failed(context: &Context, view: &ServiceView) -> CommandError {
     let reason = view.status_reason.as_deref().map_or_else(String::new, |reason| format!(": {}", printable(reason)));
     let newest = view.replicas.iter().map(|replica| replica.id).max();
     let logs = newest.map_or_else(String::new, |id| {
-        format!(". See `{}`", context.called_as.command(&format!("logs {} {id}", view.name)))
+        format!("\n  Its log:    {}", context.called_as.command(&format!("logs {} {id}", view.name)))
     });
-    CommandError::Refused(format!(
-        "service {} is {}{reason}{logs}; take it down with `{}`",
-        view.name,
-        view.status,
-        context.called_as.command(&format!("down {}", view.name))
-    ))
+    let down = context.called_as.command(&format!("down {}", view.name));
+    CommandError::Refused(format!("service {} is {}{reason}{logs}\n  Take down:  {down}", view.name, view.status))
 }
 
 fn started_text(context: &Context, view: &ServiceView, style: Style) -> String {
