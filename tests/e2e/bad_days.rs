@@ -18,8 +18,16 @@ fn a_yaml_that_cannot_be_used_is_refused_before_anything_is_started() {
     fs::write(path("empty.yaml"), "").unwrap();
     fs::write(path("latin1.yaml"), b"run: caf\xe9\n").unwrap();
     fs::write(path("torn.yaml"), "service: [1,\n").unwrap();
-    fs::write(path("typo.yaml"), "service:\n  readines_probe: /\n  replicas: 1\nresources:\n  ports: 8080\nrun: sleep 1\n").unwrap();
-    fs::write(path("fraction.yaml"), "service:\n  readiness_probe: /\n  replicas: 2.5\nresources:\n  ports: 8080\nrun: sleep 1\n").unwrap();
+    fs::write(
+        path("typo.yaml"),
+        "service:\n  readines_probe: /\n  replicas: 1\nresources:\n  ports: 8080\nrun: sleep 1\n",
+    )
+    .unwrap();
+    fs::write(
+        path("fraction.yaml"),
+        "service:\n  readiness_probe: /\n  replicas: 2.5\nresources:\n  ports: 8080\nrun: sleep 1\n",
+    )
+    .unwrap();
     fs::write(path("huge.yaml"), vec![b'#'; 64 << 20]).unwrap();
     fs::create_dir(path("folder.yaml")).unwrap();
     for (name, says) in [
@@ -50,7 +58,8 @@ fn what_cannot_be_done_here_yet_is_refused_by_up_and_accepted_with_a_warning_by_
     let said = home.refused(&["up", "-y", "-n", "web", yaml.to_str().unwrap()]);
     assert!(said.contains("num_nodes"), "{said}");
     assert!(home.processes().is_empty());
-    let checked: serde_json::Value = serde_json::from_str(&home.ok(&["check", "-o", "json", yaml.to_str().unwrap()])).unwrap();
+    let checked: serde_json::Value =
+        serde_json::from_str(&home.ok(&["check", "-o", "json", yaml.to_str().unwrap()])).unwrap();
     assert_eq!(checked["verdict"], "accepted");
     assert!(checked["warnings"].to_string().contains("num_nodes"), "{checked:#}");
 }
@@ -91,7 +100,8 @@ fn a_database_of_a_newer_version_is_left_as_it_is_and_traffic_goes_on() {
         let sql = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); v = c.execute('PRAGMA user_version').fetchone()[0]; \
                    c.execute(f'PRAGMA user_version = {int(sys.argv[2]) if len(sys.argv) > 2 else v}'); c.commit(); print(v)";
         let python = |arguments: &[&str]| {
-            let output = home.command("python3").args(["-c", sql, database.to_str().unwrap()]).args(arguments).output().unwrap();
+            let output =
+                home.command("python3").args(["-c", sql, database.to_str().unwrap()]).args(arguments).output().unwrap();
             assert!(output.status.success(), "{}", text(&output.stderr));
             text(&output.stdout).trim().to_owned()
         };
@@ -146,14 +156,23 @@ fn a_full_disk_stops_decisions_and_not_traffic_and_ends_by_itself() {
     }
     let home = TestHome::new();
     let small = home.path();
-    let mounted = home.command("mount").args(["-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", small.to_str().unwrap()]).status().unwrap();
+    let mounted = home
+        .command("mount")
+        .args(["-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", small.to_str().unwrap()])
+        .status()
+        .unwrap();
     assert!(mounted.success());
     let unmount = Unmount(small.clone());
     fs::create_dir_all(small.join(".sky")).unwrap();
     home.configure("");
     let endpoint = home.up("web", Path::new(&http_service()));
     let filler = small.join("filler");
-    let filled = home.command("dd").args(["if=/dev/zero", &format!("of={}", filler.display()), "bs=64k"]).stderr(std::process::Stdio::null()).status().unwrap();
+    let filled = home
+        .command("dd")
+        .args(["if=/dev/zero", &format!("of={}", filler.display()), "bs=64k"])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
     assert!(!filled.success(), "the disk is full");
     let load = Load::start(&endpoint, 2);
     let said = home.refused(&["up", "-y", "-n", "other", &http_service()]);

@@ -40,7 +40,8 @@ impl TestHome {
     /// Writes the configuration: the test's ports, and `more` below `serve:`.
     pub fn configure(&self, more: &str) {
         let last = self.ports_first + PORTS_PER_HOME - 1;
-        let config = format!("serve:\n  load_balancer:\n    ports: {}-{last}\n    drain_seconds: 20\n{more}", self.ports_first);
+        let config =
+            format!("serve:\n  load_balancer:\n    ports: {}-{last}\n    drain_seconds: 20\n{more}", self.ports_first);
         fs::write(self.path().join(".sky/config.yaml"), config).unwrap();
     }
 
@@ -85,7 +86,12 @@ impl TestHome {
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{arguments:?} failed: {}\n{stdout}\n{stderr}\n{}", output.status, self.logs());
+        assert!(
+            output.status.success(),
+            "{arguments:?} failed: {}\n{stdout}\n{stderr}\n{}",
+            output.status,
+            self.logs()
+        );
         stdout
     }
 
@@ -142,7 +148,8 @@ impl TestHome {
     /// The process of a role; waits until there is exactly one.
     pub fn role(&self, name: &str) -> Process {
         wait::until(&format!("one {name}"), || {
-            let mut found: Vec<Process> = self.processes().into_iter().filter(|process| process.is_role(name)).collect();
+            let mut found: Vec<Process> =
+                self.processes().into_iter().filter(|process| process.is_role(name)).collect();
             if found.len() == 1 { Ok(found.remove(0)) } else { Err(format!("{found:?}")) }
         })
     }
@@ -162,7 +169,10 @@ impl TestHome {
     /// Kills init, the controller and the load balancer at once; replicas stay.
     pub fn kill_runtime(&self) {
         for role in ["init", "controller", "loadbalancer"] {
-            self.processes().iter().filter(|process| process.is_role(role)).for_each(|process| process.kill(Signal::SIGKILL));
+            self.processes()
+                .iter()
+                .filter(|process| process.is_role(role))
+                .for_each(|process| process.kill(Signal::SIGKILL));
         }
     }
 
@@ -184,7 +194,13 @@ impl TestHome {
             if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
         });
         let sockets: Vec<PathBuf> = fs::read_dir(self.runtime())
-            .map(|entries| entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "sock")).collect())
+            .map(|entries| {
+                entries
+                    .flatten()
+                    .map(|entry| entry.path())
+                    .filter(|path| path.extension().is_some_and(|end| end == "sock"))
+                    .collect()
+            })
             .unwrap_or_default();
         assert!(sockets.is_empty(), "sockets are left: {sockets:?}");
         for port in self.ports_first..self.ports_first + PORTS_PER_HOME {

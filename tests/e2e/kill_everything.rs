@@ -39,7 +39,8 @@ fn get(address: SocketAddr) -> std::io::Result<String> {
 #[test]
 fn a_runtime_that_was_killed_whole_comes_back_to_the_same_replicas() {
     let home = TestHome::new();
-    let yaml = home.yaml("two.yaml", &std::fs::read_to_string(http_service()).unwrap().replace("replicas: 1", "replicas: 2"));
+    let yaml =
+        home.yaml("two.yaml", &std::fs::read_to_string(http_service()).unwrap().replace("replicas: 1", "replicas: 2"));
     let endpoint = home.up("web", &yaml);
     home.wait_for_ready_replicas("web", 2);
     let address: SocketAddr = endpoint.strip_prefix("http://").unwrap().parse().unwrap();
@@ -68,7 +69,10 @@ fn status_after_a_reboot_starts_the_runtime_again() {
     let home = TestHome::new();
     home.up("web", &http_service());
     // A reboot ends the replicas as well.
-    home.processes().iter().filter(|process| process.is_role("init")).for_each(|init| init.kill(nix::sys::signal::Signal::SIGKILL));
+    home.processes()
+        .iter()
+        .filter(|process| process.is_role("init"))
+        .for_each(|init| init.kill(nix::sys::signal::Signal::SIGKILL));
     wait::until_true("everything to be killed", || {
         let left = home.processes();
         left.iter().for_each(|process| process.kill(nix::sys::signal::Signal::SIGKILL));
@@ -76,7 +80,13 @@ fn status_after_a_reboot_starts_the_runtime_again() {
     });
     home.ok(&["status"]);
     let service: Value = home.wait_for_status("web", "READY");
-    let ids: Vec<&Value> = service["replicas"].as_array().unwrap().iter().filter(|replica| replica["status"] == "READY").map(|replica| &replica["id"]).collect();
+    let ids: Vec<&Value> = service["replicas"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|replica| replica["status"] == "READY")
+        .map(|replica| &replica["id"])
+        .collect();
     assert_eq!(ids, [2], "the replica that was killed is replaced, its number is not used again: {service:#}");
     home.ok(&["down", "-y", "web"]);
     home.assert_nothing_left();

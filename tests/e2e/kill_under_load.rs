@@ -15,34 +15,24 @@ fn http_service() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http_service.yaml")
 }
 
-/// Runs `disturb` under the tests' own load and, where it is installed, under oha's.
-fn under_load(endpoint: &str, mut disturb: impl FnMut()) -> Outcomes {
+/// Runs `disturb` under the tests' own load and, where it is installed, oha's besides.
+fn under_load(endpoint: &str, disturb: impl FnOnce()) -> Outcomes {
     let load = Load::start(endpoint, CLIENTS);
+    let oha = Oha::installed().then(|| Oha::start(endpoint, CLIENTS));
     disturb();
-    let outcomes = load.finish();
-    assert!(outcomes.ok > 0, "the load saw no answer: {outcomes:?}");
+    let mut outcomes = load.finish();
     println!("own load: {outcomes:?}");
-    if !Oha::installed() {
-        println!("oha is not installed: only the tests' own load was used");
-        return outcomes;
+    assert!(outcomes.ok > 0, "the load saw no answer: {outcomes:?}");
+    match oha.map(Oha::finish) {
+        Some(seen) => {
+            println!("oha: {seen:?}");
+            assert!(seen.ok > 0, "oha saw no answer: {seen:?}");
+            outcomes.add(&seen);
+        }
+        None => println!("oha is not installed: only the tests' own load was used"),
     }
-    let mut oha = Oha::start(endpoint, OHA_SECONDS, &[]);
-    disturb();
-    assert!(oha.is_running(), "the disturbance outlasted the load: raise OHA_SECONDS");
-    let seen = oha.finish();
-    println!("oha: {seen:?}");
-    assert!(seen.ok > 0, "oha saw no answer: {seen:?}");
-    Outcomes {
-        ok: outcomes.ok + seen.ok,
-        refused: outcomes.refused + seen.refused,
-        cut: outcomes.cut + seen.cut,
-        statuses: outcomes.statuses.into_iter().chain(seen.statuses).collect(),
-        problems: outcomes.problems.into_iter().chain(seen.problems).collect(),
-    }
+    outcomes
 }
-
-/// Longer than any disturbance takes.
-const OHA_SECONDS: u32 = 20;
 
 /// Kills a role and waits for its successor, `KILLS` times.
 fn kill_again_and_again(home: &TestHome, role: &str, alive: impl Fn()) {
@@ -62,9 +52,11 @@ fn killing_the_controller_twenty_times_fails_no_request() {
     let home = TestHome::new();
     let endpoint = home.up("web", &http_service());
     let before = home.replicas("web", "READY");
-    let outcomes = under_load(&endpoint, || kill_again_and_again(&home, "controller", || {
-        home.wait_for_status("web", "READY");
-    }));
+    let outcomes = under_load(&endpoint, || {
+        kill_again_and_again(&home, "controller", || {
+            home.wait_for_status("web", "READY");
+        })
+    });
     assert_eq!(outcomes.failed(), 0, "{outcomes:?}");
     assert_eq!(home.replicas("web", "READY")[0]["uid"], before[0]["uid"], "the replica is the same");
     home.ok(&["down", "-y", "web"]);
@@ -76,12 +68,14 @@ fn killing_the_load_balancer_twenty_times_refuses_no_connection() {
     let home = TestHome::new();
     let endpoint = home.up("web", &http_service());
     let address: std::net::SocketAddr = endpoint.strip_prefix("http://").unwrap().parse().unwrap();
-    let outcomes = under_load(&endpoint, || kill_again_and_again(&home, "loadbalancer", || {
-        std::net::TcpStream::connect(address).expect("the endpoint takes connections");
-    }));
+    let outcomes = under_load(&endpoint, || {
+        kill_again_and_again(&home, "loadbalancer", || {
+            std::net::TcpStream::connect(address).expect("the endpoint takes connections");
+        })
+    });
     assert_eq!(outcomes.refused, 0, "{outcomes:?}");
     assert!(outcomes.statuses.is_empty(), "{outcomes:?}");
-    // Each kill may cut what is in flight at that moment, at most one request a client; twice, for oha.
+    // Each kill may cut what is in flight at that moment: at most one request of each client, here and in oha.
     let in_flight_most = (2 * KILLS * CLIENTS) as u64;
     println!("in flight when the load balancer was killed: {} of {}", outcomes.cut, outcomes.ok);
     assert!(outcomes.cut <= in_flight_most, "{outcomes:?}");
@@ -97,13 +91,18 @@ fn a_load_that_sees_the_runtime_stop_in_order_sees_no_failure() {
     let load = Load::start(&endpoint, CLIENTS);
     wait::until_true("the load to be under way", || home.ok(&["status"]).contains("READY"));
     init.kill(Signal::SIGTERM);
-    wait::until_true("the controller to stop", || !home.processes().iter().any(|process| process.is_role("controller")));
+    wait::until_true("the controller to stop", || {
+        !home.processes().iter().any(|process| process.is_role("controller"))
+    });
     assert!(processes::state(init.pid).is_some(), "init waits for the load balancer, which still serves");
     let outcomes = load.finish();
     assert!(outcomes.ok > 0 && outcomes.failed() == 0, "{outcomes:?}");
     wait::until_true("init to end", || processes::state(init.pid).is_none_or(|state| state == 'Z'));
     let left = home.processes();
-    assert!(left.iter().all(|process| !["init", "controller", "loadbalancer"].iter().any(|role| process.is_role(role))), "{left:?}");
+    assert!(
+        left.iter().all(|process| !["init", "controller", "loadbalancer"].iter().any(|role| process.is_role(role))),
+        "{left:?}"
+    );
     assert!(left.iter().any(|process| process.is_role("shim")), "the replica goes on without the runtime: {left:?}");
     home.ok(&["down", "-y", "web"]);
     home.assert_nothing_left();
@@ -117,7 +116,8 @@ fn a_replica_that_is_killed_is_replaced_and_no_post_arrives_twice() {
     home.wait_for_ready_replicas("posts", 2);
     let load = posts::Posts::start(&endpoint, CLIENTS);
     for round in 0..3 {
-        let uids: Vec<String> = home.replicas("posts", "READY").iter().map(|replica| replica["uid"].as_str().unwrap().to_owned()).collect();
+        let uids: Vec<String> =
+            home.replicas("posts", "READY").iter().map(|replica| replica["uid"].as_str().unwrap().to_owned()).collect();
         let victim = &uids[round % uids.len()];
         posts::kill_replica(&home, victim);
         wait::until("two other ready replicas", || {

@@ -31,7 +31,7 @@ impl Outcomes {
         self.refused + self.cut + self.statuses.values().sum::<u64>()
     }
 
-    fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         self.ok += other.ok;
         self.refused += other.refused;
         self.cut += other.cut;
@@ -80,7 +80,11 @@ fn ask_until(address: SocketAddr, stop: &AtomicBool) -> Outcomes {
                 }
                 Err(error) => {
                     *outcomes.problems.entry(error.to_string()).or_default() += 1;
-                    if error.kind() == ErrorKind::ConnectionRefused { outcomes.refused += 1 } else { outcomes.cut += 1 }
+                    if error.kind() == ErrorKind::ConnectionRefused {
+                        outcomes.refused += 1
+                    } else {
+                        outcomes.cut += 1
+                    }
                     continue;
                 }
             },
@@ -112,7 +116,8 @@ fn get(mut stream: BufReader<TcpStream>) -> std::io::Result<(u16, Kept)> {
     let length: usize = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    let close = headers.get("connection").is_some_and(|value| value.contains("close")) || !headers.contains_key("content-length");
+    let close = headers.get("connection").is_some_and(|value| value.contains("close"))
+        || !headers.contains_key("content-length");
     Ok((status, if close { None } else { Some(stream) }))
 }
 
@@ -138,6 +143,9 @@ pub fn read_head(stream: &mut impl BufRead) -> std::io::Result<(u16, BTreeMap<St
     }
 }
 
+/// It is ended by the test, which reads what it has counted.
+const LONGER_THAN_ANY_TEST: &str = "600s";
+
 /// `oha` on the same endpoint, where it is installed.
 pub struct Oha {
     child: Child,
@@ -149,11 +157,20 @@ impl Oha {
         Command::new("oha").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     }
 
-    /// Starts it for `seconds`, with `arguments` besides.
-    pub fn start(endpoint: &str, seconds: u32, arguments: &[&str]) -> Self {
+    /// Starts `clients` keep-alive connections.
+    pub fn start(endpoint: &str, clients: usize) -> Self {
         let child = Command::new("oha")
-            .args(["--no-tui", "--output-format", "json", "-z", &format!("{seconds}s"), "-c", "8", "-t", "90s", "-w"])
-            .args(arguments)
+            .args([
+                "--no-tui",
+                "--output-format",
+                "json",
+                "-z",
+                LONGER_THAN_ANY_TEST,
+                "-t",
+                "90s",
+                "-c",
+                &clients.to_string(),
+            ])
             .arg(endpoint)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -163,12 +180,10 @@ impl Oha {
         Self { child }
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-
-    /// Waits for its end and reads its report.
+    /// Ends it, and reads its report.
     pub fn finish(self) -> Outcomes {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::Signal::SIGINT)
+            .unwrap();
         let output = self.child.wait_with_output().unwrap();
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("oha prints JSON");
         let mut outcomes = Outcomes::default();

@@ -4,6 +4,7 @@
 //! from `oha` where it is installed and from [`load`]'s own threads besides, so that the tests run on a
 //! machine with nothing but Rust, bash and python3.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod bad_days;
 mod home;

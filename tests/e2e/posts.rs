@@ -120,7 +120,11 @@ fn post(address: SocketAddr, id: u64) -> std::io::Result<u16> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(90)))?;
     let body = id.to_string();
-    write!(stream, "POST / HTTP/1.1\r\nhost: posts\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nhost: posts\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
     Ok(read_head(&mut BufReader::new(stream))?.0)
 }
 

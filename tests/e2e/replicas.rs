@@ -6,7 +6,10 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 fn service(home: &TestHome, probe: &str, more: &str) -> PathBuf {
-    home.yaml("service.yaml", &format!("service:\n  replicas: 1\n  readiness_probe:\n{probe}resources:\n  ports: 8080\n{more}"))
+    home.yaml(
+        "service.yaml",
+        &format!("service:\n  replicas: 1\n  readiness_probe:\n{probe}resources:\n  ports: 8080\n{more}"),
+    )
 }
 
 const PATIENT: &str = "    path: /\n    initial_delay_seconds: 60\n";
@@ -18,7 +21,10 @@ fn launched(home: &TestHome, yaml: &std::path::Path) {
 fn wait_for_replica(home: &TestHome, status: &str) -> Value {
     wait::until(&format!("a replica that is {status}"), || {
         let found = home.replicas("svc", status);
-        found.into_iter().next().ok_or_else(|| format!("{:#}\n{}", home.service("svc").unwrap_or_default(), home.logs()))
+        found
+            .into_iter()
+            .next()
+            .ok_or_else(|| format!("{:#}\n{}", home.service("svc").unwrap_or_default(), home.logs()))
     })
 }
 
@@ -96,7 +102,8 @@ fn a_replica_that_hangs_is_not_ready_then_replaced() {
     let home = TestHome::new();
     let (server, hang) = (home.yaml("hangs.py", HANGS), home.path().join("hang"));
     let probe = "    path: /\n    timeout_seconds: 1\n    endpoint_probe_interval_seconds: 1\n    consecutive_failure_threshold_timeout: 2\n";
-    let yaml = service(&home, probe, &format!("envs:\n  HANG: {}\nrun: exec python3 {}\n", hang.display(), server.display()));
+    let yaml =
+        service(&home, probe, &format!("envs:\n  HANG: {}\nrun: exec python3 {}\n", hang.display(), server.display()));
     home.up("svc", &yaml);
     std::fs::write(&hang, "").unwrap();
     wait_for_replica(&home, "NOT_READY");
@@ -133,11 +140,24 @@ fn workdir_file_mounts_envs_and_secrets_reach_the_replica() {
             home.path().join("extra.txt").display()
         ),
     );
-    home.ok(&["up", "-y", "--wait", "-n", "svc", "--env", "COLOUR=blue", "--secret", "TOKEN=quiet", yaml.to_str().unwrap()]);
+    home.ok(&[
+        "up",
+        "-y",
+        "--wait",
+        "-n",
+        "svc",
+        "--env",
+        "COLOUR=blue",
+        "--secret",
+        "TOKEN=quiet",
+        yaml.to_str().unwrap(),
+    ]);
     let endpoint = home.endpoint("svc");
     let fetch = |path: &str| {
         let script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode(), end='')";
-        crate::home::text(&home.command("python3").args(["-c", script, &format!("{endpoint}/{path}")]).output().unwrap().stdout)
+        crate::home::text(
+            &home.command("python3").args(["-c", script, &format!("{endpoint}/{path}")]).output().unwrap().stdout,
+        )
     };
     assert_eq!(fetch("index.html"), "from the workdir");
     assert_eq!(fetch("extra.txt"), "mounted");

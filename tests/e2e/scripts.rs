@@ -34,7 +34,10 @@ fn scripts_are_kept_run_and_replayed_in_order_after_a_kill() {
         .spawn()
         .unwrap();
     wait::until_true("the marker of a first start that succeeded", || home.path().join("k8s_container_ready").exists());
-    wait::until("all three scripts", || if notes(&home).len() == 3 { Ok(()) } else { Err(format!("{:?}", notes(&home))) });
+    wait::until(
+        "all three scripts",
+        || if notes(&home).len() == 3 { Ok(()) } else { Err(format!("{:?}", notes(&home))) },
+    );
     assert_eq!(notes(&home)[0], "setup", "run scripts wait for setup: {:?}", notes(&home));
     assert!(home.path().join(".sky/.controller_recovery_setup_commands.sh").exists());
     assert!(home.path().join(".sky/.controller_recovery_task_run/sky_job_1").exists());
@@ -46,7 +49,9 @@ fn scripts_are_kept_run_and_replayed_in_order_after_a_kill() {
     wait::until_true("everything to be gone", || home.processes().is_empty());
     fs::remove_file(home.path().join("notes")).unwrap();
     let init = home.init();
-    wait::until("the replay of all three", || if notes(&home).len() == 3 { Ok(()) } else { Err(format!("{:?}", notes(&home))) });
+    wait::until("the replay of all three", || {
+        if notes(&home).len() == 3 { Ok(()) } else { Err(format!("{:?}", notes(&home))) }
+    });
     assert_eq!(notes(&home)[0], "setup", "{:?}", notes(&home));
     assert!(home.processes().iter().any(|process| process.is_role("loadbalancer")));
     stop(init);
@@ -57,7 +62,11 @@ fn scripts_are_kept_run_and_replayed_in_order_after_a_kill() {
 fn a_script_that_fails_is_tried_again_and_hides_no_other() {
     let home = TestHome::new();
     let (bad, good) = (script(&home, "bad", "exit 9"), script(&home, "good", "sleep 1000"));
-    let init = home.command(binary()).args(["init", "--run", &format!("1={bad}"), "--run", &format!("2={good}")]).spawn().unwrap();
+    let init = home
+        .command(binary())
+        .args(["init", "--run", &format!("1={bad}"), "--run", &format!("2={good}")])
+        .spawn()
+        .unwrap();
     wait::until("the failing script's second try, and the other one", || {
         let notes = notes(&home);
         let tried = notes.iter().filter(|note| *note == "bad").count();

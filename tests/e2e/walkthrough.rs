@@ -37,7 +37,11 @@ fn the_seeds_walkthrough_works_as_typed() {
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}\n{}", home.logs());
     assert!(stdout.contains("Service endpoint: http://127.0.0.1:"), "{stdout}");
-    assert_eq!(stdout.matches("Directory listing for /").count() / 2, 2, "both requests see http.server's page: {stdout}");
+    assert_eq!(
+        stdout.matches("Directory listing for /").count() / 2,
+        2,
+        "both requests see http.server's page: {stdout}"
+    );
     assert!(stdout.contains("No existing services."), "{stdout}");
     home.assert_nothing_left();
 }

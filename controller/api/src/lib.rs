@@ -10,7 +10,7 @@
 //! | `DELETE /v1/services/{name}?purge=true` | | 202 [`ServiceView`]: it is going; gone when 404 |
 //! | `DELETE /v1/services/{name}/replicas/{id}?purge=true` | | 202 [`ReplicaView`] |
 //! | `PUT /v1/bundles/{sha256}` | the tar file | 201; 200 if it was there |
-//! | `GET /v1/changes?after={revision}` | | [`Changes`] once the revision is higher than `after`, or after 20 s |
+//! | `GET /v1/changes?after={revision}` | | [`Changes`] once the revision differs from `after`, or after 20 s |
 //!
 //! Every refusal has a 4xx or 5xx status and an [`ErrorBody`].
 #![forbid(unsafe_code)]

@@ -44,6 +44,8 @@ pub struct Role {
 #[derive(Debug, Clone)]
 pub struct Timing {
     pub role_restart: RestartBounds,
+    /// Longest wait for the next start of a role that had been ready: somebody waits for it.
+    pub ready_role_restart_max: Duration,
     pub script_restart: RestartBounds,
     /// From SIGTERM to SIGKILL for setup and run scripts and what they left in the background.
     pub script_stop_grace: Duration,
@@ -69,6 +71,9 @@ impl Default for Timing {
                 max: Duration::from_secs(5),
                 healthy_after: Duration::from_secs(1),
             },
+            // Five starts a second at most, of a role that works and then is killed: connections meanwhile wait in
+            // the backlog without anybody noticing.
+            ready_role_restart_max: Duration::from_millis(200),
             // Scripts install packages and call out: give what they wait for some time to recover.
             script_restart: RestartBounds {
                 first: Duration::from_secs(1),
@@ -78,6 +83,14 @@ impl Default for Timing {
             // Half of the 30 s that Kubernetes gives a pod by default.
             script_stop_grace: Duration::from_secs(15),
         }
+    }
+}
+
+impl Timing {
+    /// How long to wait before starting a role that has ended, which had said that it is ready or not.
+    pub(crate) fn role_bounds(&self, was_ready: bool) -> RestartBounds {
+        let bounds = self.role_restart;
+        if was_ready { RestartBounds { max: bounds.max.min(self.ready_role_restart_max), ..bounds } } else { bounds }
     }
 }
 
@@ -98,5 +111,18 @@ impl Options {
         ];
         let recovery_log = if std::process::id() == 1 { "/tmp/ha_recovery.log".into() } else { home.recovery_log() };
         Self { home, roles, setup: None, runs: Vec::new(), recovery_log, timing: Timing::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_that_was_ready_is_missed_sooner_than_one_that_never_was() {
+        let timing = Timing::default();
+        assert_eq!(timing.role_bounds(true).max, timing.ready_role_restart_max);
+        assert_eq!(timing.role_bounds(false).max, timing.role_restart.max);
+        assert_eq!(timing.role_bounds(true).first, timing.role_restart.first);
     }
 }

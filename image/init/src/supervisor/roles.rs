@@ -43,9 +43,9 @@ impl Supervisor {
 
     pub(super) fn role_ended(&mut self, index: usize, exit: Exit, now: Instant) {
         let state = &mut self.roles[index];
-        state.ready = false;
+        let bounds = self.options.timing.role_bounds(std::mem::take(&mut state.ready));
         let name = &state.role.name;
-        let wait = state.process.ended(exit.to_string(), self.options.timing.role_restart, now);
+        let wait = state.process.ended(exit.to_string(), bounds, now);
         self.status_changed = true;
         if self.stopping.is_some() {
             say(format_args!("{name} {exit}"));

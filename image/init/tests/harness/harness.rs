@@ -34,6 +34,7 @@ fn init(arguments: Vec<String>) -> ExitCode {
     options.roles.clear();
     options.timing = Timing {
         role_restart: bounds(10, 100, 1000),
+        ready_role_restart_max: Duration::from_millis(100),
         script_restart: bounds(50, 200, 60_000),
         script_stop_grace: Duration::from_secs(5),
     };
