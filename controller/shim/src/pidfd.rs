@@ -114,10 +114,10 @@ impl ProcessIdentity {
         };
         // Read after the descriptor was opened: what has the pid now is what the descriptor names,
         // or the named process has ended and signals through it go nowhere.
-        Ok(match start_ticks(pid) {
-            Ok(ticks) if ticks == self.start_ticks => Some(pidfd),
-            _ => None,
-        })
+        let is_it = start_ticks(pid).is_ok_and(|ticks| ticks == self.start_ticks);
+        // One that has ended but was not waited for still has its pid.
+        let runs = is_it && !pidfd.wait_until(Instant::now())?;
+        Ok(runs.then_some(pidfd))
     }
 }
 
@@ -146,6 +146,16 @@ mod tests {
         assert!(recycled.open().unwrap().is_none());
         let earlier_boot = ProcessIdentity { boot_id: "another".into(), ..me };
         assert!(earlier_boot.open().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_process_that_has_ended_does_not_run_even_before_it_is_waited_for() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let identity = ProcessIdentity::of(pid).unwrap();
+        assert!(PidFd::open(pid).unwrap().wait_until(Instant::now() + Duration::from_secs(30)).unwrap());
+        assert!(identity.open().unwrap().is_none());
+        child.wait().unwrap();
     }
 
     #[test]

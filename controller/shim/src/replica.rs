@@ -32,7 +32,7 @@ const TERMINATE_GRACE_MS_DEFAULT: u64 = 30_000;
 /// How long what `run` left in the background may take to end once `run` itself has.
 const LEFTOVER_GRACE_MS: u64 = 2_000;
 /// How long a killed shim's processes may take to go.
-const BURY_WAIT_MS_MAX: u64 = 10_000;
+const BURY_WAIT_MS_MAX: u64 = 5_000;
 /// Attempts to record how a replica ended, should even the space set aside not do, and the wait between.
 const EXIT_WRITES_MAX: u32 = 20;
 const EXIT_WRITE_WAIT_MS: u64 = 500;
@@ -113,8 +113,8 @@ impl<'a> Replica<'a> {
     fn set_up_and_run(&mut self, place: &Place) -> Ended {
         if let Some(setup) = self.spec.setup.clone() {
             match self.run_stage(Stage::Setup, &setup, place) {
-                Ok(WaitStatus::Exited(_, 0)) => {}
-                Ok(status) => return self.describe(Stage::Setup, status, place),
+                Ok((WaitStatus::Exited(_, 0), _)) => {}
+                Ok((status, took)) => return self.describe(Stage::Setup, status, took, place),
                 Err(ended) => return ended,
             }
         }
@@ -123,40 +123,35 @@ impl<'a> Replica<'a> {
             return Ended { stage: Stage::Run, reason };
         };
         match self.run_stage(Stage::Run, &run, place) {
-            Ok(status) => self.describe(Stage::Run, status, place),
+            Ok((status, took)) => self.describe(Stage::Run, status, took, place),
             Err(ended) => ended,
         }
     }
 
-    /// Starts one stage's commands and waits for their end.
-    fn run_stage(&mut self, stage: Stage, commands: &str, place: &Place) -> Result<WaitStatus, Ended> {
-        let isolated = place.isolated;
-        let phase = match stage {
-            Stage::Run => Phase::Running { address: place.address(self.spec.port) },
-            Stage::Setup | Stage::Provision => Phase::SettingUp,
-        };
-        let started = self.start(stage, commands, place, isolated, phase).map_err(|error| Ended {
+    /// Starts one stage's commands and waits for their end: how, and after how long.
+    fn run_stage(&mut self, stage: Stage, commands: &str, place: &Place) -> Result<(WaitStatus, Duration), Ended> {
+        let since = Instant::now();
+        let started = self.start(stage, commands, place).map_err(|error| Ended {
             stage: Stage::Provision,
             reason: format!("{} could not be started: {error}", name(stage)),
         })?;
         self.supervisor.adopt(started.pid, started.listener);
         self.options.crash_at(if stage == Stage::Run { CrashPoint::RunStarted } else { CrashPoint::SetupStarted });
-        let since = Instant::now();
         // What setup leaves in the background belongs to the replica; without success nothing does.
         let ends_all = |status: &WaitStatus| stage == Stage::Run || !matches!(status, WaitStatus::Exited(_, 0));
         let status = self.supervisor.wait_for_main(place, ends_all);
-        let took = since.elapsed().as_secs();
-        status.ok_or_else(|| Ended { stage, reason: format!("terminated, after {} had run for {took} s", name(stage)) })
+        let took = since.elapsed();
+        status.map(|status| (status, took)).ok_or_else(|| Ended {
+            stage,
+            reason: format!("terminated, after {} had run for {} s", name(stage), took.as_secs()),
+        })
     }
 
-    fn start(
-        &mut self,
-        stage: Stage,
-        commands: &str,
-        place: &Place,
-        isolated: bool,
-        phase: Phase,
-    ) -> io::Result<spawn::Started> {
+    fn start(&mut self, stage: Stage, commands: &str, place: &Place) -> io::Result<spawn::Started> {
+        let phase = match stage {
+            Stage::Run => Phase::Running { address: place.address(self.spec.port) },
+            Stage::Setup | Stage::Provision => Phase::SettingUp,
+        };
         let script = self.folder.script(stage);
         fs::write(&script, commands)?;
         let variables = environment::variables(stage, &self.spec, self.folder.dir(), place, self.state.claimed_unix_ms);
@@ -169,7 +164,7 @@ impl<'a> Replica<'a> {
             variables: &environment::strings(&variables),
             work_dir: &self.folder.work_dir(),
             output: self.supervisor.output(),
-            isolated,
+            isolated: place.isolated,
         };
         let (state, limits, folder) = (&mut self.state, &mut self.limits, self.folder);
         spawn::start(&commands, |pid| {
@@ -182,8 +177,8 @@ impl<'a> Replica<'a> {
     }
 
     /// How a stage ended, for a person.
-    fn describe(&self, stage: Stage, status: WaitStatus, place: &Place) -> Ended {
-        let took = (unix_ms() - self.state.claimed_unix_ms.min(unix_ms())) / 1_000;
+    fn describe(&self, stage: Stage, status: WaitStatus, took: Duration, place: &Place) -> Ended {
+        let took = took.as_secs();
         let name = name(stage);
         let mut reason = match status {
             WaitStatus::Exited(_, code) => format!("{name} exited with code {code} after {took} s"),

@@ -31,7 +31,7 @@ const OUTPUT_CHUNK_BYTES: usize = 64 << 10;
 /// Output read before other events are looked at again, so that endless printing delays nothing.
 const OUTPUT_CHUNKS_PER_TURN_MAX: usize = 16;
 /// How long killed processes may take to go; the kernel is only slower in the middle of disk operations.
-const KILL_WAIT_MS_MAX: u64 = 10_000;
+const KILL_WAIT_MS_MAX: u64 = 5_000;
 
 /// Signals that the loop receives instead of being interrupted by them.
 fn handled_signals() -> SigSet {
@@ -180,7 +180,9 @@ impl Supervisor {
         for (index, event) in events[2..].iter().enumerate() {
             if event.contains(PollFlags::POLLIN) {
                 if let Err(error) = self.binder.serve(&self.listeners[index], place) {
-                    self.log.note(&format!("a call to bind could not be answered: {error}"));
+                    // Kept, it would be ready again at once, for ever.
+                    self.log.note(&format!("calls to bind cannot be answered any more: {error}"));
+                    gone.push(index);
                 }
             } else if event.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {
                 gone.push(index);

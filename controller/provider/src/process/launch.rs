@@ -19,15 +19,23 @@ const CLAIM_WAIT_MS_MAX: u64 = 10_000;
 const CLAIM_LOOK_MS: u64 = 10;
 
 pub(super) fn launch(site: &Site, spec: &LaunchSpec) -> Result<(), Failure> {
-    let folder = site.folder(&spec.uid);
     if tombstones::is_terminated(&site.home, &spec.uid) {
         return Ok(());
     }
-    write_launch(&folder, spec)?;
-    if tombstones::is_terminated(&site.home, &spec.uid) {
-        return terminate::remove(site, &spec.uid);
+    let folder = site.folder(&spec.uid);
+    let written = write_launch(&folder, spec);
+    // A termination that began meanwhile may have missed the folder, or pulled it away under our hands.
+    let launched = if tombstones::is_terminated(&site.home, &spec.uid) {
+        written
+    } else {
+        written.and_then(|()| start_shim(site, &spec.uid))
+    };
+    if !tombstones::is_terminated(&site.home, &spec.uid) {
+        return launched;
     }
-    start_shim(site, &spec.uid)
+    // What a shim holds, that termination ends.
+    let held = folder.is_locked().map_err(Failure::io(&spec.uid, "removed", folder.dir()))?;
+    if held { Ok(()) } else { terminate::remove(site, &spec.uid) }
 }
 
 /// Makes a folder for its owner alone, and those above it.

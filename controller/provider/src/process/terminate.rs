@@ -17,14 +17,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a shim may take beyond the grace: to kill what is left and to record the end.
-const SHIM_END_MS_MAX: u64 = 12_000;
+const SHIM_END_MS_MAX: u64 = 7_000;
 /// How long a shim may hold the lock without having claimed the replica, or while it records the end of
 /// one whose shim was killed.
 const HOLDER_WAIT_MS_MAX: u64 = 15_000;
-/// How long killed processes may take to go.
-const KILL_WAIT_MS_MAX: u64 = 10_000;
+/// How long killed processes may take to go; the kernel is only slower in the middle of disk operations.
+const KILL_WAIT_MS_MAX: u64 = 5_000;
 /// How long the lock may take to be free once its holder has ended.
 const LOCK_WAIT_MS_MAX: u64 = 2_000;
+/// Attempts to remove a folder: one for each file that a launch may still write, and some to spare.
+const REMOVALS_MAX: u32 = 8;
 /// Between two looks at a lock that is about to be released.
 const LOCK_LOOK_MS: u64 = 5;
 
@@ -130,18 +132,19 @@ fn lock(uid: &ReplicaUid, folder: &Folder) -> Result<Option<Lock>, Failure> {
     }
 }
 
-/// Removes a folder, also one in which the replica made folders that it may not write itself.
+/// Removes a folder, also one in which the replica made folders that it may not write itself, or into
+/// which a launch that does not know yet of the termination still writes.
 fn remove_tree(dir: &Path) -> io::Result<()> {
-    let removed = match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_writable(dir)?;
-            fs::remove_dir_all(dir)
+    let mut attempt = 1;
+    loop {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if attempt == REMOVALS_MAX => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => make_writable(dir)?,
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            result => return result,
         }
-        result => result,
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
+        attempt += 1;
     }
 }
 
