@@ -317,6 +317,8 @@ impl<S: Store> Core<S> {
         let mut outputs = Vec::new();
         outputs.extend(self.gone.drain(..).map(|uid| Output::StopProbe { uid }));
         if self.trouble.as_ref().is_some_and(|trouble| now < trouble.retry_at) {
+            // What was stored before the trouble began is routed all the same.
+            outputs.extend(self.publish());
             return Ok(outputs);
         }
         if self.trouble.take().is_some() {
@@ -498,6 +500,10 @@ impl<S: Store> Core<S> {
 
     fn try_apply(&mut self, name: &str, event: &Event, now: Timestamp) -> Result<(), StoreError> {
         let Some(managed) = self.services.get_mut(name) else { return Ok(()) };
+        if self.trouble.is_some() {
+            // What happened meanwhile may have been lost: see `flush`.
+            recover(&mut managed.service, now);
+        }
         let before = managed.service.status();
         let (mut changes, undo) = step(&mut managed.service, event, now);
         let gone = managed.service.is_gone();
