@@ -83,7 +83,8 @@ impl Balancer {
         }
         let mut services: BTreeMap<String, ServiceLoad> = BTreeMap::new();
         for service in self.table.iter().flat_map(|table| &table.services) {
-            let taken = ports_taken.contains(&service.listen.port());
+            let claims = bug == Some(Bug::BalancerClaimsToListen);
+            let taken = ports_taken.contains(&service.listen.port()) && !claims;
             let load = ServiceLoad { listening: !taken, address_in_use: taken, ..ServiceLoad::default() };
             services.insert(service.name.clone(), load);
         }

@@ -45,9 +45,8 @@ pub(crate) struct Probe {
 impl World {
     /// Tells the core, which may end of it.
     pub(crate) fn tell(&mut self, mut input: Input) -> Result<(), Violation> {
-        let now = self.clock.wall();
         if let Input::Observed { seen_at, observation } = &mut input {
-            *seen_at = now;
+            *seen_at = self.clock.wall();
             let line = format!("seen: {} {:?}", observation.uid, observation.phase);
             self.note(format_args!("{line}"));
         }
@@ -73,8 +72,9 @@ impl World {
 
     pub(crate) fn flush(&mut self) -> Result<(), Violation> {
         let mut outputs = Vec::new();
+        let late_ms = if self.bug == Some(Bug::DriverIsLate) { 500 } else { 0 };
         self.with_core(|core, now| {
-            outputs = core.flush(now)?;
+            outputs = core.flush(Timestamp(now.0 - late_ms))?;
             Ok(())
         })?;
         let tenure = self.tenure;
@@ -289,7 +289,10 @@ impl World {
 
     pub(crate) fn list_read(&mut self, began_at: Timestamp) {
         let tenure = self.tenure;
-        let input = if self.random.per_mille(self.faults.list_fails) {
+        let fails = self.random.per_mille(self.faults.list_fails);
+        let input = if fails && self.bug == Some(Bug::DriverTakesErrorForEmpty) {
+            Input::Listed { observations: Vec::new(), began_at }
+        } else if fails {
             Input::ListFailed { message: "the provider does not answer".to_owned() }
         } else {
             Input::Listed { observations: self.provider.list(), began_at }

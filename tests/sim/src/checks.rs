@@ -6,9 +6,10 @@ use crate::invariants::{Invariant as I, Violation};
 use crate::provider::Instance;
 use crate::store::Row;
 use crate::world::World;
-use skyserve_model::{OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, limits};
+use skyserve_model::{OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, VersionRules, limits};
 use skyserve_routes::{ReplicaRouteState, RouteTable, ServiceRoutes};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 impl World {
     /// What must hold after every step.
@@ -21,7 +22,7 @@ impl World {
             let detail = format!("at {now:?} it asks to be woken at {wake_at:?}, which is over");
             return Err(Violation::new(I::NoBusyLoop, detail));
         }
-        if core.trouble().is_none() && !self.publish_again { self.check_routes() } else { Ok(()) }
+        if self.publish_again { Ok(()) } else { self.check_routes() }
     }
 
     fn check_resources(&self) -> Result<(), Violation> {
@@ -191,16 +192,13 @@ impl World {
     pub(crate) fn plant_recovery_bug(&self, services: &mut [Service]) {
         for service in services {
             match self.bug {
-                Some(Bug::RecoveryFailsReplicas) => {
-                    for replica in service.replicas.values_mut().filter(|replica| replica.status.is_probed()) {
-                        replica.status = ReplicaStatus::Starting;
-                        replica.address = None;
-                        replica.first_ready_at = None;
-                    }
+                Some(Bug::RecoveryRaisesTarget) => {
+                    let mut rules = VersionRules::clone(&service.rules);
+                    rules.replicas += 1;
+                    service.rules = Arc::new(rules);
                 }
                 Some(Bug::RecoveryForgetsIds) => {
-                    let found = service.replicas.len() as u64;
-                    service.head.next_replica_id = ReplicaId(found + 1);
+                    service.head.next_replica_id = ReplicaId(1);
                 }
                 _ => {}
             }

@@ -83,20 +83,26 @@ pub enum Bug {
     DriverInventsProbes,
     /// Answers of provider calls never reach the core.
     DriverLosesAnswers,
+    /// The driver takes a list that could not be had for one that is empty.
+    DriverTakesErrorForEmpty,
     /// The driver publishes an empty table before it opens the database.
     DriverPublishesEmptyTable,
-    /// The driver publishes each table with the epoch that it had first.
+    /// The driver gives every controller the first one's epoch.
     DriverKeepsEpoch,
+    /// The driver's idea of the time lags behind.
+    DriverIsLate,
     /// The provider starts another resource for each launch of a uid.
     ProviderLaunchesAgain,
     /// The provider forgets what it has terminated, so that a late launch brings it back.
     ProviderForgetsTerminations,
-    /// The controller tells the user that a service is down although nothing was stored.
+    /// A user is told that a service goes although nothing was stored.
     AnswersBeforeStoring,
-    /// The recovering controller takes each replica for failed.
-    RecoveryFailsReplicas,
+    /// The recovering controller wants one replica more than the users.
+    RecoveryRaisesTarget,
+    /// The recovering controller counts replica ids from 1 again.
+    RecoveryForgetsIds,
     /// The load balancer says that no request is in flight when some are.
     BalancerHidesRequests,
-    /// The recovering controller counts replica ids from those it finds.
-    RecoveryForgetsIds,
+    /// The load balancer says that it listens where another program does.
+    BalancerClaimsToListen,
 }

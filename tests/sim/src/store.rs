@@ -241,15 +241,40 @@ impl Store for SimStore {
             ledger.note(format_args!("crash before a commit"));
             return Err(Self::death());
         }
-        if ledger.bug == Some(Bug::StoreForgets) && matches!(changes, [Change::UpdateReplica { .. }, ..]) {
-            return Ok(());
+        let forgets = ledger.bug == Some(Bug::StoreForgets) && matches!(changes, [Change::UpdateReplica { .. }, ..]);
+        if !forgets {
+            self.database.commit(changes)?;
         }
-        self.database.commit(changes)?;
         ledger.acknowledge(changes);
         if crash == Some(Side::After) || disk == Disk::LosesAcknowledgement {
             ledger.note(format_args!("crash after a commit"));
             return Err(Self::death());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skyserve_model::{Event, Service, Timestamp, step};
+
+    #[test]
+    fn an_id_that_comes_again_is_noticed() {
+        let ledger = SharedLedger::new(Boundaries::default(), None);
+        let listen = SocketAddr::from(([127, 0, 0, 1], 30_001));
+        let mut service = Service::new("svc".to_owned(), 1, listen, crate::user::rules(1), Timestamp(1));
+        let insert = Change::InsertService {
+            head: service.head.clone(),
+            rules: Arc::clone(&service.rules),
+            source: String::new(),
+        };
+        let (changes, _undo) = step(&mut service, &Event::Tick, Timestamp(1));
+        ledger.get().acknowledge(&[insert]);
+        ledger.get().acknowledge(&changes);
+        assert!(ledger.get().violation.is_none());
+        ledger.get().acknowledge(&changes);
+        let violation = ledger.get().violation.take();
+        assert_eq!(violation.map(|violation| violation.invariant), Some(I::IdsAreUsedOnce));
     }
 }
