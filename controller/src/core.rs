@@ -572,9 +572,7 @@ impl<S: Store> Core<S> {
         let Some(managed) = self.services.get_mut(name) else { return };
         managed.dirty = true;
         managed.wake_at = managed.service.wake_at(now);
-        managed
-            .draining
-            .retain(|id, _| managed.service.replicas.get(id).is_some_and(routes::is_draining));
+        managed.draining.retain(|id, _| managed.service.replicas.get(id).is_some_and(routes::is_draining));
         managed.view = Arc::new(view::service(&managed.service, &self.options.infra));
         self.routes_dirty = true;
         self.revision += 1;
@@ -614,7 +612,15 @@ impl<S: Store> Core<S> {
 impl Managed {
     fn new(service: Service, infra: &str) -> Self {
         let view = Arc::new(view::service(&service, infra));
-        Self { service, probes: BTreeMap::new(), view, wake_at: None, dirty: true, draining: BTreeMap::new(), offered: None }
+        Self {
+            service,
+            probes: BTreeMap::new(),
+            view,
+            wake_at: None,
+            dirty: true,
+            draining: BTreeMap::new(),
+            offered: None,
+        }
     }
 
     /// Whether the load balancer is still to say that it listens.

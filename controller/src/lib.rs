@@ -92,10 +92,11 @@ async fn serve<P: Provider>(
     core: driver::ControllerCore,
     provider: Arc<P>,
 ) -> Result<(), ControllerError> {
-    let path = home.control_socket();
-    let listener = api_server::bind(&path).map_err(|source| ControllerError::Socket { path: path.clone(), source })?;
+    // Signals first: whoever stops the controller from here on stops it in order, socket and all.
     let mut terminate = signal(SignalKind::terminate()).map_err(ControllerError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Runtime)?;
+    let path = home.control_socket();
+    let listener = api_server::bind(&path).map_err(|source| ControllerError::Socket { path: path.clone(), source })?;
     let (messages, inbox) = mpsc::channel(driver::MESSAGES_QUEUED_MAX);
     let (snapshot, snapshots) = watch::channel(Snapshot::of(&core));
     let (awaits_load, often) = watch::channel(true);

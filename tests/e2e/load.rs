@@ -107,6 +107,13 @@ fn ask_until(address: SocketAddr, stop: &AtomicBool) -> Outcomes {
     outcomes
 }
 
+/// One GET on a connection of its own; gives the status.
+pub fn get_once(address: SocketAddr) -> std::io::Result<u16> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    get(BufReader::new(stream)).map(|(status, _)| status)
+}
+
 type Kept = Option<BufReader<TcpStream>>;
 
 /// One GET; gives the status, and the connection if it may be used again.

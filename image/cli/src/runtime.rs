@@ -101,10 +101,14 @@ pub(crate) async fn stop(home: &Home, progress: &mut Progress) -> Result<(), Run
 }
 
 /// Whether the home shows signs of services. They are looked for without the database, which belongs to
-/// the controller alone: routes, folders of replicas, or a database without a route table.
+/// the controller alone: routes, folders of replicas, a database without a route table, or the lock file of
+/// an init that was killed (one that stopped in order has removed it).
 fn may_have_services(home: &Home) -> bool {
     if !home.database().exists() {
         return false;
+    }
+    if home.init_lock().exists() {
+        return true;
     }
     let routed = skyserve_routes::read(&home.routes_file()).map_or(true, |table| !table.services.is_empty());
     routed || has_replicas(home)

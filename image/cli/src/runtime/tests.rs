@@ -55,6 +55,10 @@ fn routes_replicas_or_a_database_without_routes_are_signs_of_services() {
     assert!(!may_have_services(home), "a record of what is gone");
     std::fs::create_dir(home.replica_dir("web-1-1")).unwrap();
     assert!(may_have_services(home), "a replica that nobody looks after");
+    std::fs::remove_dir(home.replica_dir("web-1-1")).unwrap();
+    assert!(!may_have_services(home));
+    std::fs::write(home.init_lock(), "1\n").unwrap();
+    assert!(may_have_services(home), "a runtime that was killed, perhaps before it published what it stored");
 }
 
 #[test]
