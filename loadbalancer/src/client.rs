@@ -23,8 +23,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A byte that no HTTP head may hold: hyper answers 400 to it wherever it stands in a head.
-const POISON: u8 = 0;
+/// Bytes that hyper answers with 400 wherever in a head they come: no head may hold the first, and the
+/// others make hyper look, which it does only when a head seems to be whole.
+const POISON: &[u8] = b"\0\r\n\r\n";
+
+/// Most bytes of a refused request that are read and dropped: more than any head has.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// Longest time spent on that: a round trip around the world, and the client's reaction.
+const LINGER_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// What the proxy, the sweep and the socket know of one connection.
 #[derive(Debug)]
@@ -38,6 +45,8 @@ pub(crate) struct ClientState {
     blocked: AtomicBool,
     /// End with a reset: the reply's end is told by the connection's, and it has not come.
     reset_on_close: AtomicBool,
+    /// What came was no acceptable HTTP: nothing more is read as such.
+    refused: AtomicBool,
     /// When the head or the next request must have come. Counts only while not busy.
     request_deadline_ms: AtomicU64,
     /// When the replica must have gone on with its reply.
@@ -60,6 +69,7 @@ impl ClientState {
             in_head: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             reset_on_close: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             request_deadline_ms: AtomicU64::new(now_ms() + limits.header_read_ms_max),
             reply_deadline_ms: AtomicU64::new(NEVER),
             stall_deadline_ms: AtomicU64::new(NEVER),
@@ -81,6 +91,10 @@ impl ClientState {
         due(&self.reply_deadline_ms)
             || due(&self.stall_deadline_ms)
             || (!self.busy.load(Relaxed) && due(&self.request_deadline_ms))
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Relaxed)
     }
 
     pub(crate) fn exchange_began(&self) {
@@ -140,7 +154,8 @@ pub(crate) struct ClientSocket {
     stream: Arc<TcpStream>,
     state: Arc<ClientState>,
     framing: RequestFraming,
-    refused: bool,
+    /// What of the poison hyper has not read yet, once a head was refused.
+    poison: &'static [u8],
     _connection: ConnectionGuard,
 }
 
@@ -152,7 +167,7 @@ impl ClientSocket {
         connection: ConnectionGuard,
     ) -> Self {
         let framing = RequestFraming::new(limits.header_bytes_max);
-        Self { stream, state, framing, refused: false, _connection: connection }
+        Self { stream, state, framing, poison: &[], _connection: connection }
     }
 
     /// Looks at what was read into `buffer` after its first `before` bytes.
@@ -161,12 +176,13 @@ impl ClientSocket {
         match self.framing.observe(&buffer.filled()[before..]) {
             Ok(()) => {}
             Err(Violation::Head { valid }) => {
-                self.refused = true;
+                self.state.refused.store(true, Relaxed);
                 buffer.set_filled(before + valid);
-                buffer.put_slice(&[POISON]);
+                self.poison = POISON;
+                self.put_poison(buffer);
             }
             Err(Violation::Body) => {
-                self.refused = true;
+                self.state.refused.store(true, Relaxed);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the request's chunks are malformed"));
             }
         }
@@ -176,6 +192,12 @@ impl ClientSocket {
         }
         self.state.in_head.store(in_head, Relaxed);
         Ok(())
+    }
+
+    fn put_poison(&mut self, buffer: &mut ReadBuf<'_>) {
+        let (now, later) = self.poison.split_at(self.poison.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.poison = later;
     }
 
     fn wrote(&self, written: &Poll<io::Result<usize>>) {
@@ -210,7 +232,8 @@ impl AsyncRead for ClientSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.refused {
+        if self.state.is_refused() {
+            self.put_poison(buffer);
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
@@ -273,6 +296,25 @@ fn write_when_ready(
             written => return Poll::Ready(written),
         }
     }
+}
+
+/// Reads and drops what a refused client still sends, so that it gets the answer: closing a socket
+/// with unread bytes resets it, and a reset discards the answer on its way.
+pub(crate) async fn linger(stream: &TcpStream) {
+    let reading = async {
+        let mut dropped = [0; 4096];
+        let mut bytes = 0;
+        while bytes < LINGER_BYTES_MAX && stream.readable().await.is_ok() {
+            match stream.try_read(&mut dropped) {
+                Ok(0) => return,
+                Ok(read) => bytes += read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // What is not over by then is reset.
+    let _ = tokio::time::timeout(LINGER_WAIT_MAX, reading).await;
 }
 
 /// Whether the client has closed its side, even behind bytes that were not read yet.

@@ -91,8 +91,7 @@ impl Control {
         self.look();
         self.threads.settle().await;
         let metrics_listener = self.open_metrics();
-        let report = ReportSocket::bind(&self.report_socket)
-            .map_err(|source| Error::ReportSocket { path: self.report_socket.clone(), source })?;
+        let mut report = self.open_report();
         self.listeners.supervisor().ready();
         self.table.watch();
         let changed = self.table.changed();
@@ -108,9 +107,10 @@ impl Control {
                     self.table.watch();
                     self.look();
                     self.listen_again();
+                    report = report.or_else(|| self.open_report());
                 }
                 Some(stream) = accept_metrics(metrics_listener.as_ref()) => admin.serve(stream),
-                Some(stream) = accept_report(&report) => reports.serve(stream),
+                Some(stream) = accept_report(report.as_ref()) => reports.serve(stream),
                 _ = self.terminate.recv() => match drain {
                     None => drain = Some(self.start_draining()),
                     Some(_) => break,
@@ -231,6 +231,17 @@ impl Control {
         }
     }
 
+    /// Opens the report socket. Without it the controller does not see the load, but traffic flows.
+    fn open_report(&self) -> Option<ReportSocket> {
+        let opened = ReportSocket::bind(&self.report_socket);
+        opened
+            .inspect_err(|error| {
+                let path = self.report_socket.display();
+                tracing::error!(%path, %error, "cannot serve reports; check that the folder exists and can be written");
+            })
+            .ok()
+    }
+
     /// Returns when the process must have ended.
     fn start_draining(&mut self) -> u64 {
         tracing::info!("draining: serving on until no request comes any more");
@@ -269,7 +280,8 @@ async fn accept_metrics(listener: Option<&TcpListener>) -> Option<TcpStream> {
     admitted(listener.accept().await).await
 }
 
-async fn accept_report(socket: &ReportSocket) -> Option<UnixStream> {
+async fn accept_report(socket: Option<&ReportSocket>) -> Option<UnixStream> {
+    let Some(socket) = socket else { return std::future::pending().await };
     admitted(socket.listener.accept().await).await
 }
 

@@ -41,8 +41,6 @@ mod worker;
 pub use inherit::{InheritedListener, inherited_listeners};
 pub use options::{Limits, Options};
 
-use std::path::PathBuf;
-
 /// Why the load balancer cannot run. None of these comes once it has said that it is ready.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -52,8 +50,6 @@ pub enum Error {
     Supervisor(#[source] std::io::Error),
     #[error("cannot start the threads that proxy: {0}")]
     Threads(#[source] std::io::Error),
-    #[error("cannot serve reports at {path}: {source}; check that the folder exists and can be written")]
-    ReportSocket { path: PathBuf, source: std::io::Error },
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }

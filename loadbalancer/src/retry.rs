@@ -4,8 +4,8 @@
 //! what that adds to a replica that is already in trouble. Connecting elsewhere after a refused
 //! connect is not counted: nothing was sent, and the cool-down bounds it.
 //!
-//! Invariant: in any second at most [`RETRIES_FLOOR`] plus [`RETRIES_PERCENT`] % of the requests since
-//! the last retry are sent again.
+//! Invariant: over any time at most [`RETRIES_FLOOR`] retries a second plus [`RETRIES_PERCENT`] % of the
+//! requests are made, and never more than [`SAVED_RETRIES_MAX`] beyond the floor at once.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

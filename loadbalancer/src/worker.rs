@@ -5,7 +5,7 @@
 //! * Listeners are duplicates of the control thread's: closing them here refuses nobody.
 //! * The thread sleeps as long as there is neither a connection nor an idle upstream.
 
-use crate::client::{ClientSocket, ClientState};
+use crate::client::{self, ClientSocket, ClientState};
 use crate::clock::now_ms;
 use crate::options::Limits;
 use crate::proxy::Proxy;
@@ -187,6 +187,8 @@ impl Worker {
         let connection = Connection { client: Arc::clone(&client), service: Arc::clone(service), task: None };
         let slot = Slot { key: self.connections.borrow_mut().insert(connection), worker: Rc::clone(self) };
         let key = slot.key;
+        let lingering = Arc::clone(&stream);
+        let state = Arc::clone(&client);
         let proxy = Rc::new(Proxy { worker: Rc::clone(self), service: Arc::clone(service), client, stream });
         let answer = service_fn(move |request| {
             let proxy = Rc::clone(&proxy);
@@ -201,6 +203,9 @@ impl Worker {
             let _slot = slot;
             if let Err(error) = serving.await {
                 tracing::debug!(%error, "a client's connection ended");
+                if state.is_refused() || error.is_parse() {
+                    client::linger(&lingering).await;
+                }
             }
         });
         self.connections.borrow_mut()[key].task = Some(task.abort_handle());

@@ -37,6 +37,21 @@ fn the_report_socket_is_private_and_goes_with_the_process() {
 }
 
 #[test]
+fn without_a_report_socket_traffic_flows_and_the_socket_comes_when_it_can() {
+    let replica = Replica::saying("ok");
+    let service = service("blind", &[&replica]);
+    let mut balancer = Balancer::prepare(&["table_check_ms=100"]);
+    // A folder that is not empty stands where the socket should be.
+    std::fs::create_dir_all(balancer.report_socket().join("in the way")).unwrap();
+    balancer.publish(&[&service]);
+    balancer.spawn(|_| {});
+    let answer = eventually("an answer", || crate::support::try_get(service.listen, "/"));
+    assert_eq!(answer.text(), "ok");
+    std::fs::remove_dir_all(balancer.report_socket()).unwrap();
+    assert_eq!(balancer.await_report().services["blind"].requests_total, 1);
+}
+
+#[test]
 fn metrics_tell_of_services_replicas_and_the_table() {
     let replica = Replica::saying("ok");
     let service = service("seen", &[&replica]);

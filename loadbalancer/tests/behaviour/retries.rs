@@ -1,8 +1,9 @@
 //! What is sent again, and what never.
 
 use crate::support::{Balancer, Client, Recorded, Replica, eventually, free_address, get, service};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 fn methods(requests: &[Recorded]) -> Vec<&str> {
     requests.iter().map(Recorded::request_line).collect()
@@ -104,12 +105,7 @@ fn a_refused_connect_goes_to_another_replica_and_the_dead_one_is_left_alone() {
         assert_eq!(answer.text(), "alive");
     }
     assert_eq!(alive.requests().len(), 20);
-    let metrics = get(balancer.metrics_address(), "/metrics");
-    let failures = metrics
-        .text()
-        .lines()
-        .find_map(|line| line.strip_prefix("skyserve_loadbalancer_connect_failures_total{service=\"refused\"} "));
-    let failures: f64 = failures.unwrap().parse().unwrap();
+    let failures = balancer.metric("connect_failures_total{service=\"refused\"}");
     // One at first, and one after each cool-down of a second or more.
     assert!((1.0..=5.0).contains(&failures), "{failures}");
 }
@@ -163,12 +159,7 @@ fn retries_of_a_service_are_bounded_by_its_budget() {
         let mut client = Client::connect(service.listen);
         failed += usize::from(client.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status == 502);
     }
-    let metrics = get(balancer.metrics_address(), "/metrics");
-    let retries = metrics
-        .text()
-        .lines()
-        .find_map(|line| line.strip_prefix("skyserve_loadbalancer_retries_total{service=\"budget\"} "))
-        .map_or(0.0, |retries| retries.parse::<f64>().unwrap());
+    let retries = balancer.metric("retries_total{service=\"budget\"}");
     assert_eq!(replica.requests().len(), 100 + retries as usize, "each retry is counted");
     assert!(failed == 0 || retries >= 10.0, "{failed} failed after {retries} retries");
 }
@@ -179,7 +170,9 @@ fn a_listener_without_a_server_behind_it_is_given_up_in_time() {
     let address = free_address();
     let listener = socket2::Socket::from(TcpListener::bind(address).unwrap());
     listener.listen(0).unwrap();
-    let fill: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(address).ok()).collect();
+    let connect = |_| TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok();
+    let fill: Vec<_> = (0..3).map(connect).collect();
+    assert!(fill[2].is_none(), "the backlog is full");
     let alive = Replica::saying("alive");
     let mut service = service("blackhole", &[&alive, &alive]);
     service.replicas[1].address = address;

@@ -134,6 +134,14 @@ impl Balancer {
         self.report().metrics_address.expect("a metrics port")
     }
 
+    /// The value of one series, named without the common prefix.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let metrics = super::get(self.metrics_address(), "/metrics");
+        let prefix = format!("skyserve_loadbalancer_{series} ");
+        let value = metrics.text().lines().find_map(|line| line.strip_prefix(&prefix));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series} in {}", metrics.text()))
+    }
+
     pub(crate) fn pid(&self) -> nix::unistd::Pid {
         nix::unistd::Pid::from_raw(self.child.as_ref().expect("a running balancer").id().cast_signed())
     }

@@ -5,7 +5,7 @@ mod client;
 mod replica;
 
 pub(crate) use balancer::{Balancer, service};
-pub(crate) use client::{Answer, Client, get, try_get};
+pub(crate) use client::{Client, get, try_get};
 pub(crate) use replica::{Peer, Recorded, Replica};
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
