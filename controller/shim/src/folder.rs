@@ -126,6 +126,7 @@ impl Folder {
     pub fn read_exit(&self) -> io::Result<Option<Exit>> {
         read_json(&self.exit_file())
     }
+    /// What the tombstone says; an error also where it is empty, which is all that fits a full disk.
     pub fn read_tombstone(&self) -> io::Result<Option<Tombstone>> {
         read_json(&self.tombstone_file())
     }

@@ -33,29 +33,51 @@ const LOCK_LOOK_MS: u64 = 5;
 /// Records that the replica is to end, and tells its shim. Returns the shim, if there is one.
 pub(super) fn ask(site: &Site, uid: &ReplicaUid, grace_ms: u64) -> Result<Option<PidFd>, Failure> {
     let folder = site.folder(uid);
-    let failed = || Failure::io(uid, "terminated", folder.dir());
-    tombstones::add(&site.home, uid).map_err(failed())?;
-    if !folder.dir().is_dir() {
-        return Ok(None);
+    tombstones::add(&site.home, uid).map_err(Failure::io(uid, "terminated", folder.dir()))?;
+    match bury(&folder, grace_ms).and_then(|()| tell(&folder)) {
+        Ok(Told::Shim(shim)) => Ok(Some(shim)),
+        Ok(Told::Nobody) => Ok(None),
+        Ok(Told::Unknown) => {
+            Err(Failure::Held { uid: uid.clone(), waited_ms: HOLDER_WAIT_MS_MAX, path: folder.lock_file() })
+        }
+        // There never was one, or a launch that saw the tombstone has just removed it.
+        Err(_) if !folder.dir().is_dir() => Ok(None),
+        Err(error) => Err(Failure::io(uid, "terminated", folder.dir())(error)),
     }
-    if folder.write_tombstone(Tombstone { grace_ms }).is_err() {
+}
+
+/// Writes the tombstone that shims look for.
+fn bury(folder: &Folder, grace_ms: u64) -> io::Result<()> {
+    match folder.write_tombstone(Tombstone { grace_ms }) {
         // An empty one fits on a full disk, and is as final.
-        File::create(folder.tombstone_file()).and_then(|_| sync_dir(folder.dir())).map_err(failed())?;
+        Err(_) => File::create(folder.tombstone_file()).and_then(|_| sync_dir(folder.dir())),
+        Ok(()) => Ok(()),
     }
+}
+
+/// Who was told to end the replica.
+enum Told {
+    Shim(PidFd),
+    /// Nobody holds it.
+    Nobody,
+    /// Who holds it does not say who it is.
+    Unknown,
+}
+
+fn tell(folder: &Folder) -> io::Result<Told> {
     let deadline = Instant::now() + Duration::from_millis(HOLDER_WAIT_MS_MAX);
-    while folder.is_locked().map_err(failed())? {
-        let state = folder.read_state().map_err(failed())?;
-        if let Some(shim) = state.and_then(|state| state.shim.open().transpose()).transpose().map_err(failed())? {
-            shim.signal(Signal::SIGTERM).map_err(failed())?;
-            return Ok(Some(shim));
+    while folder.is_locked()? {
+        let state = folder.read_state()?;
+        if let Some(shim) = state.and_then(|state| state.shim.open().transpose()).transpose()? {
+            shim.signal(Signal::SIGTERM)?;
+            return Ok(Told::Shim(shim));
         }
         if Instant::now() >= deadline {
-            let (uid, path) = (uid.clone(), folder.lock_file());
-            return Err(Failure::Held { uid, waited_ms: HOLDER_WAIT_MS_MAX, path });
+            return Ok(Told::Unknown);
         }
         std::thread::sleep(Duration::from_millis(LOCK_LOOK_MS));
     }
-    Ok(None)
+    Ok(Told::Nobody)
 }
 
 /// Waits for the shim's end; kills it if it does not come. The replica's main process dies with it, and

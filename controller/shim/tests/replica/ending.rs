@@ -113,6 +113,7 @@ fn an_idle_shim_is_small_and_uses_no_cpu() {
     let replica = home.replica(running("small-1-1", "exec python3 -m http.server 8080"));
     replica.start();
     assert!(get(replica.running()).contains("200"));
+    eventually("it has logged the request", || replica.output().contains("GET /").then_some(()));
     let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", replica.shim())).unwrap();
     let kilobytes: u64 = read("status")
         .lines()
