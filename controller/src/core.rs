@@ -149,6 +149,8 @@ pub struct Core<S> {
     ports_taken: BTreeSet<u16>,
     list_at: Timestamp,
     listing: bool,
+    /// Something happened since the list under way was asked for: it may not show it.
+    list_again: bool,
     trouble: Option<Trouble>,
 }
 
@@ -184,6 +186,7 @@ impl<S: Store> Core<S> {
             ports_taken: BTreeSet::new(),
             list_at: now,
             listing: false,
+            list_again: false,
             trouble: None,
         }
     }
@@ -324,7 +327,7 @@ impl<S: Store> Core<S> {
         if self.trouble.take().is_some() {
             // News may have been lost, so nothing is judged by how long they stayed away, as after a restart;
             // whether the store writes again, the next step shows.
-            self.list_at = now;
+            self.list_soon(now);
             self.revision += 1;
             for managed in self.services.values_mut() {
                 recover(&mut managed.service, now);
@@ -333,7 +336,7 @@ impl<S: Store> Core<S> {
         }
         self.tick_due(now)?;
         if !self.listing && self.list_at <= now {
-            self.listing = true;
+            (self.listing, self.list_again) = (true, false);
             outputs.push(Output::List);
         }
         // Routes first: a replica is off the routes before it is ended.
@@ -345,6 +348,11 @@ impl<S: Store> Core<S> {
             }
         }
         Ok(outputs)
+    }
+
+    fn list_soon(&mut self, now: Timestamp) {
+        self.list_at = now;
+        self.list_again = self.listing;
     }
 
     fn tick_due(&mut self, now: Timestamp) -> Result<(), Fatal> {
@@ -395,7 +403,7 @@ impl<S: Store> Core<S> {
 
     fn listed(&mut self, observations: &[Observation], began_at: Timestamp, now: Timestamp) -> Result<(), Fatal> {
         self.listing = false;
-        self.list_at = now.plus_ms(LIST_INTERVAL_MS);
+        self.list_at = if self.list_again { now } else { now.plus_ms(LIST_INTERVAL_MS) };
         let mut seen = BTreeSet::new();
         for observation in observations {
             let Some((name, replica)) = self.owner(&observation.uid) else {
@@ -529,7 +537,7 @@ impl<S: Store> Core<S> {
         } else {
             if changes.iter().any(turned_not_ready) {
                 // Whether it is gone, the provider knows.
-                self.list_at = now;
+                self.list_soon(now);
             }
             self.changed(name, now);
         }
