@@ -20,6 +20,9 @@ const REPORT_MS_IDLE: u64 = 10_000;
 const PUBLISH_RETRY_MS: u64 = 1_000;
 /// Longest time that a call takes, when it is slow.
 const CALL_MS_MAX: u64 = 40_000;
+/// Longest time until a list is read at the provider, and again until it arrives, when it is slow. Well below
+/// the initial delay of the simulated services: news that take longer than that are too late for anybody.
+const LIST_MS_MAX: u64 = 5_000;
 
 /// A provider call under way.
 #[derive(Debug, Clone)]
@@ -125,7 +128,7 @@ impl World {
             Output::Publish(table) => self.publish(&table),
             Output::List => {
                 let (tenure, began_at) = (self.tenure, self.clock.wall());
-                let longest_ms = if self.random.per_mille(self.faults.list_slow) { 20_000 } else { 100 };
+                let longest_ms = if self.random.per_mille(self.faults.list_slow) { LIST_MS_MAX } else { 100 };
                 self.after(1, longest_ms, Happening::ListRead { tenure, began_at });
                 Ok(())
             }
@@ -298,7 +301,7 @@ impl World {
             Input::Listed { observations: self.provider.list(), began_at }
         };
         // What was read may be old news by the time it arrives.
-        let longest_ms = if self.random.per_mille(self.faults.list_slow) { 20_000 } else { 50 };
+        let longest_ms = if self.random.per_mille(self.faults.list_slow) { LIST_MS_MAX } else { 50 };
         self.after(1, longest_ms, Happening::Told { tenure, input: Box::new(input) });
     }
 

@@ -2,14 +2,18 @@
 
 use crate::scenario::{Plan, Run, run};
 use crate::world::Counts;
+use skyserve_model::ReplicaStatus;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 
 /// How much a campaign did.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tally {
     pub runs: u64,
     pub counts: Counts,
+    /// Every status that a replica had in any run.
+    pub statuses: BTreeSet<ReplicaStatus>,
 }
 
 impl Tally {
@@ -18,6 +22,7 @@ impl Tally {
         let run = run(plan);
         assert!(run.violation.is_none(), "\n{run}");
         self.runs += 1;
+        self.statuses.extend(&run.statuses);
         self.counts.steps += run.counts.steps;
         self.counts.crashes += run.counts.crashes;
         self.counts.commits += run.counts.commits;

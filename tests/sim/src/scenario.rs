@@ -1,12 +1,14 @@
 //! What is played in a run: the life of one service, or anything at all.
 
-use crate::crash::CrashPoint;
+use crate::clock::Random;
+use crate::crash::{CrashPoint, Side};
 use crate::faults::{Bug, Faults};
 use crate::invariants::{Invariant as I, Violation};
 use crate::provider::{Fate, Turn};
 use crate::user::Answer;
 use crate::world::{Counts, World};
 use skyserve_model::{Ended, Phase, ReplicaId, ReplicaStatus, Stage};
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Longest time until the world equals what was asked for: two hangs one after the other, the longest
@@ -50,14 +52,26 @@ impl Plan {
 
     /// Anything at all.
     pub fn random(seed: u64) -> Self {
-        let faults = Faults::random(&mut crate::clock::Random::new(!seed));
-        Self { seed, story: Story::Random, faults, crashes: Vec::new(), bug: None }
+        let mut random = Random::new(!seed);
+        let faults = Faults::random(&mut random);
+        let crashes = if random.per_mille(500) { Vec::new() } else { crashes(&mut random) };
+        Self { seed, story: Story::Random, faults, crashes, bug: None }
     }
 
     /// The same with a planted bug.
     pub fn with_bug(self, bug: Bug) -> Self {
         Self { bug: Some(bug), ..self }
     }
+}
+
+/// Crashes at boundaries, several of them soon after the restart from the one before.
+fn crashes(random: &mut Random) -> Vec<CrashPoint> {
+    let one = |random: &mut Random| {
+        let soon = random.per_mille(500);
+        let side = if random.per_mille(500) { Side::Before } else { Side::After };
+        CrashPoint { boundary: random.between(0, if soon { 4 } else { 60 }), side }
+    };
+    (0..random.between(1, 8)).map(|_| one(random)).collect()
 }
 
 /// What came of a run.
@@ -69,6 +83,8 @@ pub struct Run {
     pub violation: Option<Violation>,
     /// Whether every planned crash came.
     pub all_crashed: bool,
+    /// Every status that a replica had.
+    pub statuses: BTreeSet<ReplicaStatus>,
 }
 
 impl fmt::Display for Run {
@@ -91,14 +107,19 @@ pub fn run(plan: &Plan) -> Run {
         Story::Life => life(&mut world),
         Story::Random => random(&mut world),
     });
-    let (boundaries, all_crashed, commits) = {
-        let ledger = world.ledger.get();
-        (ledger.boundaries.total, ledger.boundaries.all_crashed(), ledger.commits)
-    };
-    let counts = Counts { boundaries, commits, virtual_ms: world.clock.now_ms, ..world.counts };
     let ledger = world.ledger.clone();
+    let mut counts = Counts { virtual_ms: world.clock.now_ms, ..world.counts };
     drop(world);
-    Run { plan: plan.clone(), counts, history: ledger.into_history(), violation: played.err(), all_crashed }
+    let mut ledger = ledger.get();
+    (counts.boundaries, counts.commits) = (ledger.boundaries.total, ledger.commits);
+    Run {
+        plan: plan.clone(),
+        counts,
+        history: std::mem::take(&mut ledger.history),
+        violation: played.err(),
+        all_crashed: ledger.boundaries.all_crashed(),
+        statuses: std::mem::take(&mut ledger.statuses),
+    }
 }
 
 fn life(world: &mut World) -> Result<(), Violation> {
@@ -245,7 +266,9 @@ fn user_acts(world: &mut World) -> Result<(), Violation> {
     let purge = world.random.per_mille(150);
     match world.random.between(0, 9) {
         0..=4 => {
-            let replicas = u32::try_from(world.random.between(0, 4)).expect("it is small");
+            // Now and then more than are launched at once.
+            let most = if world.random.per_mille(60) { 20 } else { 4 };
+            let replicas = u32::try_from(world.random.between(0, most)).expect("it is small");
             world.up(name, replicas)?;
         }
         5..=7 => {

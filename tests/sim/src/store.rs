@@ -52,6 +52,8 @@ pub(crate) struct Ledger {
     /// Ports that another program listens on.
     pub(crate) ports_taken: BTreeSet<u16>,
     pub(crate) commits: u64,
+    /// Every status that a replica was stored with.
+    pub(crate) statuses: BTreeSet<ReplicaStatus>,
     used: BTreeSet<ReplicaUid>,
     launch_decided: BTreeSet<ReplicaUid>,
 }
@@ -75,6 +77,7 @@ impl SharedLedger {
             listened: BTreeSet::new(),
             ports_taken: BTreeSet::new(),
             commits: 0,
+            statuses: BTreeSet::new(),
             used: BTreeSet::new(),
             launch_decided: BTreeSet::new(),
         })))
@@ -82,10 +85,6 @@ impl SharedLedger {
 
     pub(crate) fn get(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().expect("a run has one thread")
-    }
-
-    pub(crate) fn into_history(self) -> History {
-        std::mem::take(&mut self.get().history)
     }
 }
 
@@ -176,6 +175,7 @@ impl Ledger {
     fn put(&mut self, service: &str, replica: &Replica) {
         let before = self.replica(service, replica.id).map(|row| row.status);
         let (status, uid) = (replica.status, &replica.uid);
+        self.statuses.insert(status);
         if before != Some(status) {
             let reason = replica.reason.as_deref().unwrap_or("-");
             self.note(format_args!("stored: replica {uid} is {status}: {reason}"));

@@ -1,5 +1,6 @@
 //! Anything at all: several services, users, faults and crashes at random, then calm.
 
+use skyserve_model::ReplicaStatus;
 use skyserve_sim::{Plan, Tally, is_replay, run, seeds};
 
 #[test]
@@ -12,6 +13,8 @@ fn whatever_goes_wrong_nothing_is_lost_and_in_the_end_all_is_as_asked_for() {
         }
     }
     println!("random: {tally}");
+    let missing: Vec<_> = ReplicaStatus::ALL.into_iter().filter(|status| !tally.statuses.contains(status)).collect();
+    assert!(is_replay() || missing.is_empty(), "no replica was ever {missing:?}");
     assert!(is_replay() || tally.counts.crashes > tally.runs / 4, "crashes are part of it: {tally}");
 }
 
