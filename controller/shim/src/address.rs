@@ -8,12 +8,19 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, UnixAddr, 
 use sha2::{Digest, Sha256};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 /// Addresses tried before declared ports are given another number: a port busy on this many different
 /// addresses is taken on all of them.
 const ADDRESSES_TRIED_MAX: u32 = 16;
+
+/// Ports for replicas without an address of their own: below those that Linux gives to outgoing
+/// connections (from 32768) and those of SkyServe's endpoints (from 30001).
+const SHARED_PORTS: Range<u16> = 20_000..30_000;
+/// Ports tried before giving up; with half of them taken, one in 2⁶⁴ tries of a launch fails.
+const SHARED_PORTS_TRIED_MAX: u32 = 64;
 
 /// Where a replica listens.
 #[derive(Debug)]
@@ -32,7 +39,7 @@ impl Place {
     pub(crate) fn reserve(dir: &Path, ports: &[u16]) -> io::Result<Self> {
         for attempt in 0..ADDRESSES_TRIED_MAX {
             let ip = candidate(dir, attempt);
-            let Some(reservation) = reserve_address(ip)? else { continue };
+            let Some(reservation) = reserve(&format!("skyserve/{ip}"))? else { continue };
             let last = attempt == ADDRESSES_TRIED_MAX - 1;
             if last || ports.iter().all(|port| is_free(ip, *port)) {
                 let real = |port: u16| if is_free(ip, port) { Ok(port) } else { any_free_port(ip) };
@@ -43,9 +50,19 @@ impl Place {
         Err(io::Error::other("every loopback address that was tried is reserved by another replica"))
     }
 
-    /// The machine's own loopback address, and a free port that the replica must be told of.
-    pub(crate) fn choose_shared(port: u16) -> io::Result<Self> {
-        Ok(Self::shared(port, any_free_port(Ipv4Addr::LOCALHOST)?))
+    /// The machine's own loopback address, and a free port that the replica must be told of. The kernel
+    /// gives none of these ports to outgoing connections, so it stays free until the replica takes it.
+    pub(crate) fn choose_shared(dir: &Path, port: u16) -> io::Result<Self> {
+        for attempt in 0..SHARED_PORTS_TRIED_MAX {
+            let digest = digest(dir, attempt);
+            let spread = u16::from_be_bytes([digest[0], digest[1]]) % (SHARED_PORTS.end - SHARED_PORTS.start);
+            let real = SHARED_PORTS.start + spread;
+            let Some(reservation) = reserve(&format!("skyserve/port/{real}"))? else { continue };
+            if is_free(Ipv4Addr::LOCALHOST, real) {
+                return Ok(Self { _reservation: Some(reservation), ..Self::shared(port, real) });
+            }
+        }
+        Err(io::Error::other(format!("no free port found from {} to {}", SHARED_PORTS.start, SHARED_PORTS.end)))
     }
 
     pub(crate) fn shared(declared: u16, real: u16) -> Self {
@@ -81,11 +98,14 @@ fn candidate(dir: &Path, attempt: u32) -> Ipv4Addr {
     Ipv4Addr::new(127, 64 | (digest[0] & 63), digest[1], digest[2].clamp(1, 254))
 }
 
-/// Claims `ip` on this machine; `None` if somebody else has.
-fn reserve_address(ip: Ipv4Addr) -> io::Result<Option<OwnedFd>> {
+fn digest(dir: &Path, attempt: u32) -> [u8; 32] {
+    Sha256::new().chain_update(dir.as_os_str().as_encoded_bytes()).chain_update(attempt.to_be_bytes()).finalize().into()
+}
+
+/// Claims a name on this machine; `None` if somebody else has it.
+fn reserve(name: &str) -> io::Result<Option<OwnedFd>> {
     let descriptor = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    let name = UnixAddr::new_abstract(format!("skyserve/{ip}").as_bytes())?;
-    match bind(descriptor.as_raw_fd(), &name) {
+    match bind(descriptor.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?) {
         Ok(()) => Ok(Some(descriptor)),
         Err(nix::errno::Errno::EADDRINUSE) => Ok(None),
         Err(error) => Err(error.into()),
@@ -122,6 +142,17 @@ mod tests {
         let ip = first.ip;
         drop(first);
         assert_eq!(Place::reserve(temp.path(), &[8080]).unwrap().ip, ip);
+    }
+
+    #[test]
+    fn replicas_that_share_the_address_never_get_one_port() {
+        let temp = tempfile::tempdir().unwrap();
+        let places: Vec<_> = (0..8).map(|_| Place::choose_shared(temp.path(), 8080).unwrap()).collect();
+        let mut ports: Vec<_> = places.iter().map(|place| place.port_to_bind(8080)).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 8);
+        assert!(ports.iter().all(|port| SHARED_PORTS.contains(port)));
     }
 
     #[test]

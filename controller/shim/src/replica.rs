@@ -105,7 +105,7 @@ impl<'a> Replica<'a> {
         } else {
             "it is turned off".to_owned()
         };
-        let place = Place::choose_shared(self.spec.port)?;
+        let place = Place::choose_shared(self.folder.dir(), self.spec.port)?;
         self.note(format!("replicas share this machine's ports: {why_not}; {}", advice(&place, self.spec.port)));
         Ok(place)
     }

@@ -70,6 +70,11 @@ impl Drop for Site {
                 let _ = shim.signal(nix::sys::signal::Signal::SIGKILL);
                 let _ = shim.wait_until(Instant::now() + PATIENCE);
             }
+            // One that records an end is left to finish.
+            let deadline = Instant::now() + PATIENCE;
+            while folder.is_locked().unwrap_or(false) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             let uid = entry.file_name().to_string_lossy().into_owned();
             let _ = strays::end_all(&uid, folder.dir(), Instant::now() + PATIENCE);
         }
