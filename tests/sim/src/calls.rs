@@ -73,6 +73,42 @@ impl World {
         }
     }
 
+    /// A controller that was stopped goes on, and knows nothing of what happened since: it must end as soon
+    /// as it decides anything. Calls that it still makes were decided in its time; they count by what they
+    /// do, which the checks of the world see.
+    pub(crate) fn stopped_goes_on(&mut self) -> Result<(), Violation> {
+        let Some(mut core) = self.stopped.take().filter(|_| self.core.is_some()) else { return Ok(()) };
+        self.note(format_args!("a controller that was stopped goes on"));
+        let now = self.clock.wall();
+        let list = Input::Listed { observations: self.provider.list(), began_at: now };
+        let goes_on = core.handle(list, now).and_then(|()| core.flush(now));
+        for output in goes_on.unwrap_or_default() {
+            match output {
+                Output::Launch { spec, .. } => {
+                    self.note(format_args!("it launches {}", spec.uid));
+                    self.launch_takes_effect(&spec.uid);
+                }
+                Output::Terminate { uid, .. } => {
+                    self.note(format_args!("it terminates {uid}"));
+                    self.provider.terminate(&uid);
+                }
+                // Its table is older than the one in force, which the load balancer keeps.
+                Output::Publish(table) => {
+                    let found = self.file.as_ref().map(RouteTable::version);
+                    if found.is_some_and(|found| table.version() >= found) {
+                        let detail = format!("an overtaken controller's {:?} is not before {found:?}", table.version());
+                        return Err(Violation::new(I::TablesGrow, detail));
+                    }
+                }
+                Output::StartProbe { .. } | Output::StopProbe { .. } | Output::List => {}
+            }
+        }
+        match self.ledger.get().violation.take() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn flush(&mut self) -> Result<(), Violation> {
         let mut outputs = Vec::new();
         let late_ms = if self.bug == Some(Bug::DriverIsLate) { 500 } else { 0 };
@@ -260,20 +296,22 @@ impl World {
                 self.provider.terminate(&call.uid);
                 self.note(format_args!("{} is removed", call.uid));
             }
-            OperationKind::Launch => {
-                let ill = self.random.per_mille(self.faults.replica_ill);
-                let fate = if ill { Fate::ill(&mut self.random) } else { Fate::Healthy };
-                let Some(instance) = self.provider.launch(&call.uid, fate, self.bug) else { return };
-                self.note(format_args!("{} is being made; its fate: {fate:?}", call.uid));
-                if fate != Fate::Healthy {
-                    self.ledger.get().harmed.insert(call.uid.clone());
-                }
-                let mut moment = self.clock.now_ms;
-                for (after_ms, turn) in course(instance, fate, &mut self.random) {
-                    moment += after_ms;
-                    self.schedule.at(moment, Happening::Turns { number: instance, turn });
-                }
-            }
+            OperationKind::Launch => self.launch_takes_effect(&call.uid),
+        }
+    }
+
+    fn launch_takes_effect(&mut self, uid: &ReplicaUid) {
+        let ill = self.random.per_mille(self.faults.replica_ill);
+        let fate = if ill { Fate::ill(&mut self.random) } else { Fate::Healthy };
+        let Some(instance) = self.provider.launch(uid, fate, self.bug) else { return };
+        self.note(format_args!("{uid} is being made; its fate: {fate:?}"));
+        if fate != Fate::Healthy {
+            self.ledger.get().harmed.insert(uid.clone());
+        }
+        let mut moment = self.clock.now_ms;
+        for (after_ms, turn) in course(instance, fate, &mut self.random) {
+            moment += after_ms;
+            self.schedule.at(moment, Happening::Turns { number: instance, turn });
         }
     }
 

@@ -44,14 +44,16 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The seeds to play: `SEED` alone, or as many as `SEEDS` says, or `few`.
-pub fn seeds(few: u64) -> Range<u64> {
+/// The seeds to play: `SEED` alone; or one for each `share` of those that `SEEDS` says, and never fewer
+/// than `few`; or `few`.
+pub fn seeds(few: u64, share: u64) -> Range<u64> {
     let number = |name: &str| {
-        std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+        let text = std::env::var(name).ok()?;
+        Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
     };
     match (number("SEED"), number("SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, Some(many)) => 0..many,
+        (None, Some(many)) => 0..few.max(many / share),
         (None, None) => 0..few,
     }
 }

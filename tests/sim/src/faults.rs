@@ -29,6 +29,8 @@ pub struct Faults {
     pub commit_in_doubt: u64,
     /// At a restart.
     pub clock_set: u64,
+    /// Of the crashes: the process is only stopped, and goes on when another has taken over.
+    pub stopped: u64,
 }
 
 impl Faults {
@@ -64,6 +66,7 @@ impl Faults {
             disk_full: rate(40),
             commit_in_doubt: rate(40),
             clock_set: rate(300),
+            stopped: rate(500),
         }
     }
 }
@@ -73,6 +76,8 @@ impl Faults {
 pub enum Bug {
     /// The store acknowledges updates of replicas without storing them.
     StoreForgets,
+    /// The store does not refuse a controller that was overtaken.
+    StoreIgnoresEpoch,
     /// The driver launches a new service's first replica before the core has stored it.
     DriverLaunchesFirst,
     /// The driver ends replicas that fail a probe, by itself.

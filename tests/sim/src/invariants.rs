@@ -35,6 +35,7 @@ invariants! {
     TablesGrow: "each published table comes after the one before, across restarts too",
     AcknowledgedIsKept: "what a user was told is done stays done",
     StoredIsRead: "a new controller reads exactly what was acknowledged as stored",
+    OneWriter: "a controller that was overtaken stores nothing",
     GoneIsGone: "once a service is gone, nothing of it is left at the provider or comes back",
     NoBusyLoop: "the controller asks to be woken only for later, and works a bounded number of times a second",
     Converges: "when faults stop, the world soon equals what the users asked for, and stays so",

@@ -51,6 +51,8 @@ pub(crate) struct Ledger {
     pub(crate) listened: BTreeSet<(String, SocketAddr)>,
     /// Ports that another program listens on.
     pub(crate) ports_taken: BTreeSet<u16>,
+    /// The controller's that rules now.
+    pub(crate) tenure: u64,
     pub(crate) commits: u64,
     /// Every status that a replica was stored with.
     pub(crate) statuses: BTreeSet<ReplicaStatus>,
@@ -76,6 +78,7 @@ impl SharedLedger {
             purged: BTreeSet::new(),
             listened: BTreeSet::new(),
             ports_taken: BTreeSet::new(),
+            tenure: 0,
             commits: 0,
             statuses: BTreeSet::new(),
             used: BTreeSet::new(),
@@ -219,9 +222,22 @@ impl Ledger {
 pub(crate) struct SimStore {
     pub(crate) database: SqliteStore,
     pub(crate) ledger: SharedLedger,
+    /// The controller's that writes through it.
+    pub(crate) tenure: u64,
 }
 
 impl SimStore {
+    /// What the database says to a controller whose time is over.
+    fn commit_overtaken(&mut self, ledger: &mut Ledger, changes: &[Change]) -> Result<(), StoreError> {
+        match self.database.commit(changes) {
+            Err(error) if ledger.bug != Some(Bug::StoreIgnoresEpoch) => Err(error),
+            _ => {
+                ledger.break_rule(I::OneWriter, format!("an overtaken controller stored {changes:?}"));
+                Ok(())
+            }
+        }
+    }
+
     /// An error after which the controller must end: the simulated process dies here.
     fn death() -> StoreError {
         StoreError::FailedEarlier { path: PathBuf::from("the simulated disk") }
@@ -230,7 +246,11 @@ impl SimStore {
 
 impl Store for SimStore {
     fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        let mut ledger = self.ledger.get();
+        let shared = self.ledger.clone();
+        let mut ledger = shared.get();
+        if self.tenure != ledger.tenure {
+            return self.commit_overtaken(&mut ledger, changes);
+        }
         ledger.commits += 1;
         let disk = ledger.disk;
         if disk == Disk::Full {

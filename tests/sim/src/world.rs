@@ -45,6 +45,7 @@ pub(crate) enum Happening {
     BalancerStarts,
     DiskMended,
     ControllerStarts,
+    StoppedGoesOn,
     SecondPasses,
 }
 
@@ -68,6 +69,8 @@ pub(crate) struct World {
     pub(crate) bug: Option<Bug>,
     pub(crate) ledger: SharedLedger,
     pub(crate) core: Option<Core<SimStore>>,
+    /// A controller that was stopped, and will go on when another has taken over.
+    pub(crate) stopped: Option<Core<SimStore>>,
     pub(crate) tenure: u64,
     pub(crate) provider: Provider,
     pub(crate) balancer: Balancer,
@@ -100,6 +103,7 @@ impl World {
             bug,
             ledger: SharedLedger::new(Boundaries::with_crashes(crashes), bug),
             core: None,
+            stopped: None,
             tenure: 0,
             provider: Provider::default(),
             balancer: Balancer::new(),
@@ -208,6 +212,7 @@ impl World {
                 self.ledger.get().disk = Disk::Works;
             }
             Happening::ControllerStarts => self.start_controller()?,
+            Happening::StoppedGoesOn => self.stopped_goes_on()?,
             Happening::SecondPasses => self.second_passes(),
         }
         Ok(())
@@ -252,12 +257,15 @@ impl World {
 
     /// The controller's process ends at once; what it had under way at the provider may or may not go on.
     pub(crate) fn crash(&mut self, why: &str) {
-        if self.core.take().is_none() {
-            return;
+        let Some(core) = self.core.take() else { return };
+        if self.random.per_mille(self.faults.stopped) {
+            self.stopped = Some(core);
+            self.after(100, 30_000, Happening::StoppedGoesOn);
         }
         self.counts.crashes += 1;
         self.note(format_args!("the controller is gone: {why}"));
         self.tenure += 1;
+        self.ledger.get().tenure = self.tenure;
         self.probes.clear();
         self.publish_again = false;
         self.report_due = None;
@@ -312,7 +320,7 @@ impl World {
             infra: "simulated".to_owned(),
         };
         let published = self.file.as_ref().map(RouteTable::version).filter(|_| self.bug != Some(Bug::DriverKeepsEpoch));
-        let store = SimStore { database, ledger: self.ledger.clone() };
+        let store = SimStore { database, ledger: self.ledger.clone(), tenure: self.tenure };
         let held = Held { epoch, next_incarnation, services };
         self.core = Some(Core::new(options, store, held, published, self.clock.wall()));
         // The provider tells its new listener of everything once.

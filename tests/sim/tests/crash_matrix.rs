@@ -8,7 +8,7 @@ const SIDES: [Side; 2] = [Side::Before, Side::After];
 #[test]
 fn a_crash_at_any_boundary_of_a_services_life_changes_nothing_in_its_end() {
     let mut tally = Tally::default();
-    for seed in seeds(2) {
+    for seed in seeds(2, 100) {
         let calm = tally.play(&Plan::life(seed, &[]));
         if is_replay() {
             println!("{calm}");
@@ -29,7 +29,7 @@ fn a_second_crash_during_the_recovery_from_the_first_changes_nothing_either() {
     let mut tally = Tally::default();
     let mut random = Random::new(5);
     let mut twice = 0;
-    for seed in seeds(60) {
+    for seed in seeds(60, 2) {
         let calm = tally.play(&Plan::life(seed, &[]));
         let first =
             CrashPoint { boundary: random.between(0, calm.counts.boundaries - 1), side: *random.pick(&SIDES).unwrap() };

@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 /// Seeds in which a bug must show itself.
 const SEEDS: u64 = 60;
 
-const CONTROLS: [(Bug, Invariant); 17] = [
+const CONTROLS: [(Bug, Invariant); 18] = [
     (Bug::StoreForgets, Invariant::StoredIsRead),
+    (Bug::StoreIgnoresEpoch, Invariant::OneWriter),
     (Bug::DriverLaunchesFirst, Invariant::LaunchIsDecidedFirst),
     (Bug::DriverEndsOnFailedProbe, Invariant::TerminationIsDecidedFirst),
     (Bug::DriverCallsTwice, Invariant::OneCallAtATime),
@@ -34,6 +35,7 @@ fn plan(seed: u64, bug: Bug) -> Plan {
     // What several of the bugs need to show themselves.
     plan.faults.call_slow = 500;
     plan.faults.list_fails = 500;
+    plan.faults.stopped = 500;
     plan.with_bug(bug)
 }
 
