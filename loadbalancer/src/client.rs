@@ -317,7 +317,8 @@ pub(crate) async fn linger(stream: &TcpStream) {
     let _ = tokio::time::timeout(LINGER_WAIT_MAX, reading).await;
 }
 
-/// Whether the client has closed its side, even behind bytes that were not read yet.
+/// Whether the client has closed its side, even behind bytes that were not read yet. Not when these fill
+/// the socket's buffer: then the kernel has not seen the end either, and the deadlines have to do.
 pub(crate) fn has_left(stream: &TcpStream) -> bool {
     let readable = std::pin::pin!(stream.ready(Interest::READABLE));
     match readable.poll(&mut Context::from_waker(std::task::Waker::noop())) {

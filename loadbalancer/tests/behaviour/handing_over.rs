@@ -226,6 +226,20 @@ fn a_drain_under_load_fails_no_request() {
     assert_eq!(failed.load(Ordering::SeqCst), 0);
 }
 
+#[test]
+fn a_drain_goes_on_as_long_as_requests_come() {
+    let replica = Replica::saying("ok");
+    let service = service("trickle", &[&replica]);
+    let mut balancer = Balancer::start(&[&service], &["drain_quiet_ms=400"]);
+    balancer.signal(Signal::SIGTERM);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(get(service.listen, "/").text(), "ok", "after {:?}", began.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(balancer.ended().success());
+}
+
 /// A replica that answers when told.
 fn held() -> (Replica, mpsc::Sender<()>) {
     let (release, released) = mpsc::channel::<()>();
