@@ -62,7 +62,7 @@ impl Snapshot {
                 process_id: std::process::id(),
                 epoch: core.epoch().0,
                 revision: core.revision(),
-                metrics_address: None,
+                metrics_address: core.metrics_address().map(|address| address.to_string()),
                 trouble: core.trouble().map(str::to_owned),
             },
             services: core.views(),

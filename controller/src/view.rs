@@ -3,18 +3,19 @@
 use skyserve_api::{ReplicaView, ServiceView};
 use skyserve_model::{Replica, Service};
 
-/// One service with its replicas.
-pub(crate) fn service(service: &Service, infra: &str) -> ServiceView {
+/// One service with its replicas. `listen_problem` is why its endpoint does not listen, if it does not.
+pub(crate) fn service(service: &Service, listen_problem: Option<&str>, infra: &str) -> ServiceView {
     let head = &service.head;
+    let unreachable = |problem: &str| format!("its endpoint does not listen on {}: {problem}", head.listen);
     ServiceView {
         name: head.name.clone(),
         version: head.version.0,
         status: service.status().name().to_owned(),
-        status_reason: service.status_reason(),
+        status_reason: listen_problem.map(unreachable).or_else(|| service.status_reason()),
         ready_since_ms: head.ready_since.map(|moment| moment.0),
         created_at_ms: head.created_at.0,
         endpoint: format!("http://{}", head.listen),
-        endpoint_listens: head.endpoint_confirmed,
+        endpoint_listens: head.endpoint_confirmed && listen_problem.is_none(),
         replicas_ready: service.ready().count(),
         replicas_wanted: service.target(),
         load_balancing_policy: service.rules.load_balancing_policy.clone(),

@@ -3,7 +3,7 @@
 use skyserve_cli::InitArgs;
 use skyserve_controller::core::CoreOptions;
 use skyserve_home::Home;
-use skyserve_provider::process::{ProcessProvider, ProcessOptions};
+use skyserve_provider::process::{ProcessOptions, ProcessProvider};
 use skyserve_spec::config::{Config, PortIsolation};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -44,7 +44,8 @@ pub(crate) fn controller() -> ExitCode {
         let shim: Vec<OsString> = vec![program.into_os_string(), "shim".into()];
         let process = ProcessOptions { port_isolation: config.port_isolation == PortIsolation::Auto };
         let provider = |home: &Home| ProcessProvider::new(home.clone(), shim, process);
-        skyserve_controller::run(skyserve_controller::Options { home, core }, provider).map_err(|error| error.to_string())
+        skyserve_controller::run(skyserve_controller::Options { home, core }, provider)
+            .map_err(|error| error.to_string())
     };
     ended("controller", run())
 }

@@ -27,9 +27,17 @@ pub(super) async fn status(context: &Context, command: &Status, screen: &mut Scr
     let client = found.client.retrying_for(PATIENCE);
     if !command.watch {
         let services = services(context, &client).await?;
-        warn_of_trouble(&client).await;
+        let controller = client.retrying_for(Duration::ZERO).controller().await.ok();
         drop(progress);
-        return show(command, &services, screen);
+        if let Some(trouble) = controller.as_ref().and_then(|view| view.trouble.as_deref()) {
+            warning(&format!("the controller is in trouble: {trouble}"));
+        }
+        show(command, &services, screen)?;
+        let metrics = controller.and_then(|view| view.metrics_address);
+        if let (StatusForm::Table { verbose: true }, Some(address)) = (command.form, metrics) {
+            screen.line(&format!("\nMetrics and health: http://{address}/metrics, /healthz, /readyz"))?;
+        }
+        return Ok(());
     }
     drop(progress);
     let watching = watch(context, command, &client, screen);
@@ -78,16 +86,6 @@ fn known_without_controller(context: &Context, error: ClientError) -> Result<Vec
     match runtime::last_known_services(&context.home, &error) {
         Some(services) if error.is_absence() && !services.is_empty() => Ok(services),
         _ => Err(error.into()),
-    }
-}
-
-/// Says what keeps the controller from its work, if anything does. A controller that does not answer has
-/// been dealt with already.
-async fn warn_of_trouble(client: &Client) {
-    if let Ok(view) = client.retrying_for(Duration::ZERO).controller().await
-        && let Some(trouble) = view.trouble
-    {
-        warning(&format!("the controller is in trouble: {trouble}"));
     }
 }
 

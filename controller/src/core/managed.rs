@@ -1,0 +1,116 @@
+//! One service as the core manages it, and the work that follows from its state.
+
+use super::messages::Output;
+use crate::{routes, view};
+use skyserve_api::ServiceView;
+use skyserve_model::{
+    Change, OperationKind, ReplicaId, ReplicaStatus, ReplicaUid, Service, ServiceStatus, Timestamp, limits,
+};
+use skyserve_routes::TableVersion;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct Managed {
+    pub(super) service: Service,
+    /// Probes that run, with the address they go to.
+    pub(super) probes: BTreeMap<ReplicaId, SocketAddr>,
+    pub(super) view: Arc<ServiceView>,
+    pub(super) wake_at: Option<Timestamp>,
+    /// Whether outputs may have to follow from its state.
+    pub(super) dirty: bool,
+    /// The first table in which each draining replica gets no new requests.
+    pub(super) draining: BTreeMap<ReplicaId, TableVersion>,
+    /// The first table that has the endpoint where it is now: what the load balancer says of an earlier
+    /// one is about another address.
+    pub(super) offered: Option<TableVersion>,
+    /// Why the endpoint does not listen, as the load balancer says.
+    pub(super) listen_problem: Option<String>,
+}
+
+impl Managed {
+    pub(super) fn new(service: Service, infra: &str) -> Self {
+        let view = Arc::new(view::service(&service, None, infra));
+        Self {
+            service,
+            probes: BTreeMap::new(),
+            view,
+            wake_at: None,
+            dirty: true,
+            draining: BTreeMap::new(),
+            offered: None,
+            listen_problem: None,
+        }
+    }
+
+    /// Whether the load balancer is still to say that it listens.
+    pub(super) fn awaits_endpoint(&self) -> bool {
+        !self.service.head.endpoint_confirmed && self.service.head.shutdown.is_none()
+    }
+
+    pub(super) fn note_table(&mut self, table: TableVersion) {
+        self.offered.get_or_insert(table);
+        for replica in self.service.replicas.values().filter(|replica| routes::is_draining(replica)) {
+            self.draining.entry(replica.id).or_insert(table);
+        }
+    }
+
+    /// Calls that are due and probes that should run.
+    pub(super) fn outputs(
+        &mut self,
+        calls: &mut BTreeSet<(ReplicaUid, OperationKind)>,
+        now: Timestamp,
+        outputs: &mut Vec<Output>,
+    ) {
+        let service = &self.service;
+        let name = || service.head.name.clone();
+        for kind in [OperationKind::Terminate, OperationKind::Launch] {
+            for replica in service.due(kind, now).filter(|replica| replica.status != ReplicaStatus::Pending) {
+                let (id, uid) = (replica.id, replica.uid.clone());
+                if !calls.insert((uid.clone(), kind)) {
+                    continue;
+                }
+                outputs.push(match kind {
+                    OperationKind::Launch => {
+                        let spec = service.rules.launch.for_replica(&service.head.name, uid, id, replica.version);
+                        Output::Launch { service: name(), replica: id, spec: Box::new(spec) }
+                    }
+                    OperationKind::Terminate => {
+                        Output::Terminate { service: name(), replica: id, uid, grace_ms: limits::TERMINATE_GRACE_MS }
+                    }
+                });
+            }
+        }
+        let wanted: BTreeMap<ReplicaId, SocketAddr> = service
+            .replicas
+            .values()
+            .filter(|replica| replica.status.is_probed())
+            .filter_map(|replica| Some((replica.id, replica.address?)))
+            .collect();
+        for (id, _) in self.probes.iter().filter(|(id, address)| wanted.get(id) != Some(address)) {
+            outputs.push(Output::StopProbe { uid: service.uid(*id) });
+        }
+        for (id, address) in wanted.iter().filter(|(id, address)| self.probes.get(id) != Some(address)) {
+            let (uid, rules) = (service.uid(*id), Arc::clone(&service.rules));
+            outputs.push(Output::StartProbe { service: name(), replica: *id, uid, address: *address, rules });
+        }
+        self.probes = wanted;
+    }
+}
+
+pub(super) fn turned_not_ready(change: &Change) -> bool {
+    matches!(change, Change::UpdateReplica { replica, .. } if replica.status == ReplicaStatus::NotReady)
+}
+
+pub(super) fn log_changes(service: &str, changes: &[Change], before: ServiceStatus, after: ServiceStatus) {
+    for change in changes {
+        if let Change::InsertReplica { replica, .. } | Change::UpdateReplica { replica, .. } = change {
+            let reason = replica.reason.as_deref().unwrap_or("-");
+            tracing::info!(service, replica = replica.id.0, status = replica.status.name(), "{reason}");
+        }
+    }
+    if before != after {
+        tracing::info!(service, "service {service} was {before}, is {after}");
+    }
+}

@@ -1,0 +1,133 @@
+//! What the provider and the load balancer show, turned into events of the services concerned.
+
+use super::{Core, Fatal, LIST_INTERVAL_MS};
+use skyserve_model::{Event, Observation, Phase, ReplicaId, ReplicaUid, Timestamp};
+use skyserve_recovery::Store;
+use skyserve_routes::TableVersion;
+use skyserve_routes::report::Report;
+use std::collections::BTreeSet;
+
+impl<S: Store> Core<S> {
+    pub(super) fn observed(
+        &mut self,
+        observation: &Observation,
+        seen_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Fatal> {
+        let Some((name, replica)) = self.owner(&observation.uid) else { return Ok(()) };
+        let event = Event::Observed { replica, phase: observation.phase.clone(), seen_at };
+        self.apply(&name, &event, now)
+    }
+
+    pub(super) fn listed(
+        &mut self,
+        observations: &[Observation],
+        began_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), Fatal> {
+        self.listing = false;
+        self.list_at = if self.list_again { now } else { now.plus_ms(LIST_INTERVAL_MS) };
+        let mut seen = BTreeSet::new();
+        for observation in observations {
+            let Some((name, replica)) = self.owner(&observation.uid) else {
+                tracing::warn!("replica {} runs but belongs to no service; nothing is done to it", observation.uid);
+                continue;
+            };
+            seen.insert(observation.uid.clone());
+            let known = self.services.get(&name).is_some_and(|managed| managed.service.replicas.contains_key(&replica));
+            let event = if known {
+                Event::Observed { replica, phase: observation.phase.clone(), seen_at: began_at }
+            } else {
+                Event::Orphaned { uid: observation.uid.clone() }
+            };
+            self.apply(&name, &event, now)?;
+        }
+        let absent: Vec<(String, ReplicaId)> = self
+            .services
+            .values()
+            .flat_map(|managed| managed.service.alive().map(|replica| (managed.service.head.name.clone(), replica)))
+            .filter(|(_, replica)| replica.operation.is_none() && !seen.contains(&replica.uid))
+            .map(|(name, replica)| (name, replica.id))
+            .collect();
+        for (name, replica) in absent {
+            self.apply(&name, &Event::Observed { replica, phase: Phase::Absent, seen_at: began_at }, now)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn load(&mut self, report: &Report, now: Timestamp) -> Result<(), Fatal> {
+        let mut events: Vec<(String, Event)> = Vec::new();
+        let mut displaced: Vec<String> = Vec::new();
+        let knows = |since: TableVersion| report.table.is_some_and(|table| table >= since);
+        for (name, managed) in &self.services {
+            let load = report.services.get(name);
+            if let Some(load) = load.filter(|_| managed.awaits_endpoint() && managed.offered.is_some_and(knows)) {
+                if load.listening {
+                    events.push((name.clone(), Event::EndpointListens));
+                } else if load.address_in_use {
+                    displaced.push(name.clone());
+                }
+            }
+            for (replica, since) in &managed.draining {
+                let uid = managed.service.uid(*replica);
+                let busy =
+                    load.and_then(|load| load.replicas_in_flight.get(uid.as_str())).is_some_and(|count| *count > 0);
+                if !busy && knows(*since) {
+                    events.push((name.clone(), Event::Drained { replica: *replica }));
+                }
+            }
+        }
+        for (name, event) in events {
+            self.apply(&name, &event, now)?;
+        }
+        self.note_report(report, now);
+        // One after the other: each takes its port before the next looks for one.
+        for name in displaced {
+            self.displace(&name, now)?;
+        }
+        Ok(())
+    }
+
+    /// What the report says that only views show.
+    fn note_report(&mut self, report: &Report, now: Timestamp) {
+        if report.metrics_address.is_some() && report.metrics_address != self.metrics_address {
+            self.metrics_address = report.metrics_address;
+            self.revision += 1;
+        }
+        let problem = |name: &String| report.services.get(name).and_then(|load| load.listen_error.clone());
+        let news: Vec<(String, Option<String>)> = self
+            .services
+            .iter()
+            .map(|(name, managed)| (name.clone(), problem(name), &managed.listen_problem))
+            .filter(|(_, now, before)| now != *before)
+            .map(|(name, now, _)| (name, now))
+            .collect();
+        for (name, problem) in news {
+            if let Some(managed) = self.services.get_mut(&name) {
+                managed.listen_problem = problem;
+            }
+            self.changed(&name, now);
+        }
+    }
+
+    /// Another program has taken the port of an endpoint that nobody was told of yet.
+    pub(super) fn displace(&mut self, name: &str, now: Timestamp) -> Result<(), Fatal> {
+        let Some(managed) = self.services.get_mut(name) else { return Ok(()) };
+        self.ports_taken.insert(managed.service.head.listen.port());
+        let Ok(listen) = self.free_address(&|_| true) else { return Ok(()) };
+        tracing::warn!(service = %name, "the endpoint's port is in use by another program, moving to {listen}");
+        self.apply(name, &Event::EndpointMoves { listen }, now)?;
+        // Unless that could not be stored, and it stays.
+        if let Some(managed) = self.services.get_mut(name).filter(|managed| managed.service.head.listen == listen) {
+            managed.offered = None;
+        }
+        Ok(())
+    }
+
+    /// The service that has or had the replica `uid`, and the replica's id.
+    pub(super) fn owner(&self, uid: &ReplicaUid) -> Option<(String, ReplicaId)> {
+        let name = uid.as_str().rsplitn(3, '-').nth(2)?;
+        let replica = self.services.get(name)?.service.replica_id(uid)?;
+        Some((name.to_owned(), replica))
+    }
+}
