@@ -245,8 +245,8 @@ impl Control {
     /// Returns when the process must have ended.
     fn start_draining(&mut self) -> u64 {
         tracing::info!("draining: serving on until no request comes any more");
-        self.listeners.supervisor().stopping();
         self.gauge.start_draining();
+        self.listeners.supervisor().stopping();
         now_ms() + self.limits.drain_ms_max
     }
 

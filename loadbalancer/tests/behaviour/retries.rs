@@ -82,14 +82,14 @@ fn posts_survive_replicas_that_close_idle_connections() {
     let service = service("idle", &[&replica]);
     let balancer = Balancer::start(&[&service], &[]);
     let mut client = Client::connect(service.listen);
-    for number in 1..=20 {
+    for _ in 0..20 {
         // The replica has closed; the load balancer has the time to see it, as between real requests.
         eventually("nothing in flight", || (balancer.report().services["idle"].in_flight == 0).then_some(()));
+        let before = replica.requests().len();
         let answer = client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
-        if answer.status != 200 {
-            assert_eq!(answer.status, 502, "a lost race is told, never repeated");
-        }
-        assert_eq!(replica.requests().len(), number);
+        let sent = replica.requests().len() - before;
+        // Where the replica closes while the request is on its way, that is told, and not repeated.
+        assert!(matches!((answer.status, sent), (200, 1) | (502, 0 | 1)), "{} after {sent}", answer.status);
     }
 }
 
