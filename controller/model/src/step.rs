@@ -372,7 +372,6 @@ fn terminate_by_decision(edit: &mut Edit<'_>, id: ReplicaId, reason: &str, purge
         // Already going: the wish to forget it if it cannot be removed is new.
         Some(operation) => {
             operation.purge |= purge;
-            operation.not_before = operation.not_before.min(now.plus_ms(limits::DRAIN_MS_MAX));
             if purge && operation.attempt > 0 {
                 edit.remove(id);
             }

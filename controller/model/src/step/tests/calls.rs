@@ -5,7 +5,7 @@ use crate::limits::{
     CALL_PAUSE_MS_FIRST, CALL_PAUSE_MS_MAX, LAUNCH_ATTEMPTS_MAX, LAUNCHES_AT_ONCE_MAX, TERMINATE_ATTEMPTS_SHOWN,
     backoff_ms,
 };
-use crate::{OperationKind::Launch, OperationKind::Terminate, ReplicaStatus as S};
+use crate::{Event, OperationKind::Launch, OperationKind::Terminate, ReplicaId, ReplicaStatus as S};
 
 #[test]
 fn a_launch_is_due_at_once_and_done_with_its_answer() {
@@ -84,6 +84,24 @@ fn a_termination_is_tried_for_ever_and_shown_when_it_goes_on_failing() {
     assert_eq!(fixture.status(2), S::Provisioning, "its replacement does not wait for that");
     fixture.called(1, Terminate);
     assert_eq!(fixture.ids(), [2], "FAILED_CLEANUP ends once the resource is gone");
+}
+
+#[test]
+fn without_purge_no_replica_is_forgotten_whose_removal_failed() {
+    let mut failed = Fixture::ready(1);
+    failed.observe(1, super::fixture::ended(crate::Stage::Run));
+    let mut taken_away = Fixture::ready(1);
+    taken_away.observe(1, super::fixture::preempted());
+    let mut orphan = Fixture::new(0);
+    orphan.apply(&Event::Orphaned { uid: orphan.service.uid(ReplicaId(1)) });
+    let mut taken_down = Fixture::ready(1);
+    taken_down.terminate(1, false);
+    for mut fixture in [failed, taken_away, orphan, taken_down] {
+        let status = fixture.status(1);
+        fixture.call_failed(1, Terminate, false);
+        assert_eq!(fixture.status(1), status);
+        assert_eq!(fixture.replica(1).operation.map(|operation| operation.attempt), Some(1), "{status}");
+    }
 }
 
 #[test]

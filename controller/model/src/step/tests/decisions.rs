@@ -178,6 +178,8 @@ fn the_least_far_in_their_life_go_first_and_of_those_the_newest() {
     assert_eq!(order, [1, 3, 2, 4, 6, 5, 8, 7]);
     assert!(fixture.service.replicas.values().all(|replica| replica.status == S::ShuttingDown));
     assert_eq!(fixture.reason(7), "the service has more replicas than it needs");
+    let purges = |replica: &crate::Replica| replica.operation.is_some_and(|operation| operation.purge);
+    assert!(!fixture.service.replicas.values().any(purges), "nobody asked to forget them");
 }
 
 #[test]
