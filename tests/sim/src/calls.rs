@@ -242,7 +242,7 @@ impl World {
         kind: OperationKind,
     ) -> Result<(), Violation> {
         self.check_call(&service, replica, &uid, kind)?;
-        let (has_effect, result) = self.outcome(&uid, kind);
+        let (has_effect, result) = self.outcome(&service, replica, &uid, kind);
         let told = match &result {
             Ok(()) => "passes".to_owned(),
             Err(failure) => format!(
@@ -269,10 +269,18 @@ impl World {
     }
 
     /// Whether a call takes effect, and what it answers.
-    fn outcome(&mut self, uid: &ReplicaUid, kind: OperationKind) -> (bool, Result<(), CallFailure>) {
+    fn outcome(
+        &mut self,
+        service: &str,
+        replica: ReplicaId,
+        uid: &ReplicaUid,
+        kind: OperationKind,
+    ) -> (bool, Result<(), CallFailure>) {
         let fails = |message: &str, retryable| Err(CallFailure { message: message.to_owned(), retryable });
         let is_launch = kind == OperationKind::Launch;
-        let (has_effect, result) = if is_launch && self.random.per_mille(self.faults.call_fails_for_good) {
+        // What exists is adopted, whatever there is no room for.
+        let is_new = is_launch && self.provider.find(uid).is_none();
+        let (has_effect, result) = if is_new && self.random.per_mille(self.faults.call_fails_for_good) {
             (self.random.per_mille(300), fails("there is no such accelerator", false))
         } else if self.random.per_mille(self.faults.call_fails) {
             (false, fails("no capacity", true))
@@ -281,8 +289,8 @@ impl World {
         } else {
             (true, Ok(()))
         };
-        let runs = self.provider.find(uid).is_some_and(|instance| instance.ready_at < self.clock.now_ms);
-        if is_launch && result.is_err() && !runs {
+        let is_known_to_run = self.ledger.get().replica(service, replica).is_some_and(|row| row.status.is_probed());
+        if is_launch && result.is_err() && !is_known_to_run {
             self.ledger.get().harmed.insert(uid.clone());
         }
         (has_effect, result)

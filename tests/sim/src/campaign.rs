@@ -44,18 +44,21 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The seeds to play: `SEED` alone; or one for each `share` of those that `SEEDS` says, and never fewer
-/// than `few`; or `few`.
+/// The seeds to play: `SEED` alone; or one for each `share` of those that `SEEDS` says (`1000`, or
+/// `1000..2000` to go on where an earlier campaign ended), and never fewer than `few`; or `few`.
 pub fn seeds(few: u64, share: u64) -> Range<u64> {
-    let number = |name: &str| {
-        let text = std::env::var(name).ok()?;
-        Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-    };
-    match (number("SEED"), number("SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, Some(many)) => 0..few.max(many / share),
-        (None, None) => 0..few,
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is not a number of seeds"));
+    if let Ok(seed) = std::env::var("SEED") {
+        let seed: u64 = number(&seed);
+        return seed..seed + 1;
     }
+    let Ok(many) = std::env::var("SEEDS") else { return 0..few };
+    let (first, end) = match many.split_once("..") {
+        Some((first, end)) => (number(first), number(end)),
+        None => (0, number(&many)),
+    };
+    let first = first / share;
+    first..(end / share).max(first + few)
 }
 
 /// Whether one seed was asked for, whose history is to be shown.

@@ -6,6 +6,7 @@
 //! cargo test -p skyserve-sim                            a few hundred runs and the crash matrix, seconds
 //! SEED=7 cargo test -p skyserve-sim -- --nocapture      plays one seed again, with its history
 //! SEEDS=100000 cargo test -p skyserve-sim --release     the long form: so many seeds, and a crash matrix to match
+//! SEEDS=5000..6000 cargo test -p skyserve-sim           a part of it
 //! ```
 //!
 //! A crash drops the core and everything under way in the controller; what was sent to the provider may
