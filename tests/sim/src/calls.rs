@@ -282,6 +282,8 @@ impl World {
         let is_new = is_launch && self.provider.find(uid).is_none();
         let (has_effect, result) = if is_new && self.random.per_mille(self.faults.call_fails_for_good) {
             (self.random.per_mille(300), fails("there is no such accelerator", false))
+        } else if !is_launch && self.random.per_mille(self.faults.removal_fails) {
+            (false, fails("the machine does not answer", true))
         } else if self.random.per_mille(self.faults.call_fails) {
             (false, fails("no capacity", true))
         } else if self.random.per_mille(self.faults.reply_lost) {

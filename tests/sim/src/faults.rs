@@ -8,6 +8,7 @@ use crate::clock::Random;
 pub struct Faults {
     pub call_fails: u64,
     pub call_fails_for_good: u64,
+    pub removal_fails: u64,
     pub reply_lost: u64,
     pub call_slow: u64,
     pub list_fails: u64,
@@ -50,6 +51,7 @@ impl Faults {
         Self {
             call_fails: rate(300),
             call_fails_for_good: rate(60),
+            removal_fails: rate(900),
             reply_lost: rate(300),
             call_slow: rate(300),
             list_fails: rate(300),

@@ -21,7 +21,6 @@
 mod balancer;
 mod calls;
 mod campaign;
-
 mod checks;
 mod clock;
 pub mod crash;
