@@ -95,7 +95,10 @@ mod tests {
     #[test]
     fn a_uid_reads_back_and_a_path_is_not_a_uid() {
         let uid = ReplicaUid::new("my-svc.a_b", 3, ReplicaId(12));
-        assert_eq!(ReplicaUid::parse(uid.as_str()), Some(uid));
+        let longest = ReplicaUid::new("a", u64::MAX, ReplicaId(u64::MAX));
+        for uid in [uid, longest] {
+            assert_eq!(ReplicaUid::parse(uid.as_str()), Some(uid));
+        }
         for bad in ["", "a", "a-1", "../x-1-1", "a/b-1-1", "-1-1", "a-1-x", "a--1", "9a-1-1"] {
             assert_eq!(ReplicaUid::parse(bad), None, "{bad}");
         }

@@ -118,6 +118,9 @@ fn every_replica_status_is_reached_with_its_reason() {
     }
     assert_eq!(names.len(), 13, "SkyServe has 13, each with a name of its own");
     assert_eq!(R::parse("ready"), None);
+    for kind in [OperationKind::Launch, OperationKind::Terminate] {
+        assert_eq!(OperationKind::parse(kind.name()), Some(kind));
+    }
 }
 
 /// A service in the status, and its reason; `None` for the one status that is not the model's to say.

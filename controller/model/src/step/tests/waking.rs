@@ -13,6 +13,13 @@ fn a_service_with_nothing_to_wait_for_needs_no_waking() {
 }
 
 #[test]
+fn a_pause_between_launches_wakes_nobody_while_no_launch_is_needed() {
+    let mut fixture = Fixture::ready(2);
+    fixture.service.head.launch_not_before = fixture.now.plus_ms(5_000);
+    assert_eq!(fixture.service.wake_at(fixture.now), None);
+}
+
+#[test]
 fn a_drain_and_a_pause_each_wake_the_service_at_their_end() {
     let mut fixture = Fixture::ready(1);
     fixture.terminate(1, false);
