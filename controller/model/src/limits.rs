@@ -27,6 +27,10 @@ pub const TERMINATE_GRACE_MS: u64 = 10_000;
 /// Records of failed replicas kept for a service: enough to see a pattern, few enough to read.
 pub const FAILED_RECORDS_MAX: usize = 5;
 
+/// A replica id from here on is none of ours (every reader of JSON and the database hold the ones below
+/// exactly): a resource that claims it is left alone.
+pub const REPLICA_ID_MAX: u64 = 1 << 53;
+
 /// `first` doubled for each attempt after the first, at most `most`.
 pub fn backoff_ms(first: u64, most: u64, attempt: u32) -> u64 {
     first.saturating_mul(1u64.checked_shl(attempt).unwrap_or(u64::MAX)).min(most)

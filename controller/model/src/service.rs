@@ -1,6 +1,7 @@
 //! One service: what the user asked for, and the replicas that carry it out.
 
 use crate::ids::{ReplicaId, ReplicaUid, Timestamp, Version};
+use crate::limits;
 use crate::replica::{OperationKind, Replica, ReplicaStatus};
 use crate::rules::VersionRules;
 use serde::{Deserialize, Serialize};
@@ -137,7 +138,7 @@ impl Service {
     /// The id of the replica `uid`, if it is or can be one of this service's.
     pub fn replica_id(&self, uid: &ReplicaUid) -> Option<ReplicaId> {
         let id = ReplicaId(uid.as_str().rsplit('-').next()?.parse().ok()?);
-        (self.uid(id) == *uid).then_some(id)
+        (id.0 < limits::REPLICA_ID_MAX && self.uid(id) == *uid).then_some(id)
     }
 
     /// How many replicas there should be.

@@ -148,6 +148,10 @@ fn a_resource_of_another_service_is_no_orphan_of_this_one() {
     let mut fixture = Fixture::ready(1);
     let earlier = crate::ReplicaUid::new("svc", 6, ReplicaId(5));
     assert_eq!(fixture.apply(&Event::Orphaned { uid: earlier }), []);
+    for absurd in [1 << 53, u64::MAX] {
+        let uid = fixture.service.uid(ReplicaId(absurd));
+        assert_eq!(fixture.apply(&Event::Orphaned { uid }), [], "ids would run out");
+    }
     let known = fixture.service.uid(ReplicaId(1));
     assert_eq!(fixture.apply(&Event::Orphaned { uid: known }), [], "a row knows it");
     assert_eq!(fixture.status(1), ReplicaStatus::Ready);
