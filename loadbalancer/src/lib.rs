@@ -1,8 +1,8 @@
 //! The load balancer: a streaming HTTP/1.1 reverse proxy in front of every service's replicas.
 //!
 //! It needs nothing but its listeners and the route table ([`skyserve_routes`]), so it serves on while
-//! everything else restarts. [`run`] is the entry point; threads that proxy ([`worker`]) are apart from
-//! the one that controls ([`control`]).
+//! everything else restarts. [`run`] is the entry point; threads that proxy (`worker`) are apart from
+//! the one that controls (`control`).
 //!
 //! What this crate never does: choose what is routed (the controller does), keep state on disk, refuse
 //! a connection because of a restart, send a POST twice.

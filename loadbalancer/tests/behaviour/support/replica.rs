@@ -38,7 +38,8 @@ impl Replica {
     }
 
     pub(crate) fn start_at(address: SocketAddr, handle: impl Fn(&mut Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        // A listener that was just closed may live on for a moment in a child that is being started.
+        let listener = super::eventually("a free address", || TcpListener::bind(address).ok());
         let log = Arc::new(Mutex::new(Vec::new()));
         let stopping = Arc::new(AtomicBool::new(false));
         let (handle, shared, stop) = (Arc::new(handle), Arc::clone(&log), Arc::clone(&stopping));
