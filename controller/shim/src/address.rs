@@ -26,7 +26,7 @@ const SHARED_PORTS_TRIED_MAX: u32 = 64;
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) ip: Ipv4Addr,
-    /// Whether binds to declared ports are moved to `ip`.
+    /// Whether binds and connections to declared ports are moved to `ip`.
     pub(crate) isolated: bool,
     /// Declared ports, and the port that really serves each.
     ports: Vec<(u16, u16)>,

@@ -12,8 +12,10 @@
 mod address;
 mod bind;
 mod bundle;
+mod connect;
 mod environment;
 pub mod folder;
+mod isolation;
 mod limits;
 mod mounts;
 mod output;

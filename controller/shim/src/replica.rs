@@ -270,7 +270,7 @@ fn record_exit(folder: &Folder, ended: Ended) {
 fn isolated_place(dir: &Path, ports: &[u16]) -> io::Result<Place> {
     let place = Place::reserve(dir, ports)?;
     let probe = Place::moving(place.ip, PROBE_PORT, 0);
-    let mut binder = crate::bind::Binder::default();
+    let mut isolation = crate::isolation::Isolation::default();
     let moved = || {
         let address = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, PROBE_PORT));
         let Ok(socket) = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None) else {
@@ -279,7 +279,7 @@ fn isolated_place(dir: &Path, ports: &[u16]) -> io::Result<Place> {
         socket::bind(socket.as_raw_fd(), &address).is_ok()
             && socket::getsockname::<SockaddrIn>(socket.as_raw_fd()).is_ok_and(|bound| bound.ip() == probe.ip)
     };
-    if spawn::probe_isolation(moved, |listener| binder.serve(listener, &probe))? {
+    if spawn::probe_isolation(moved, |listener| isolation.serve(listener, &probe))? {
         Ok(place)
     } else {
         Err(io::Error::other("calls to bind cannot be answered"))

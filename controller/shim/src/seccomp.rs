@@ -1,7 +1,7 @@
-//! The kernel's side of port isolation: a filter that reports every `bind` of a process and its
-//! descendants to the holder of a listener (seccomp_unotify(2)), which answers in the kernel's stead.
+//! The kernel's side of port isolation: a filter that reports every `bind` and `connect` of a process and
+//! its descendants to the holder of a listener (seccomp_unotify(2)), which answers in the kernel's stead.
 //!
-//! Only the native system call table is filtered; `bind` by another one (32-bit) goes through as it is.
+//! Only the native system call table is filtered; calls by another one (32-bit) go through as they are.
 
 #![allow(unsafe_code)]
 
@@ -24,7 +24,7 @@ const DATA_ARCH: u32 = 4;
 /// Installs the filter on the calling thread, for good, and returns its listener (close-on-exec).
 ///
 /// Without CAP_SYS_ADMIN this also sets no_new_privs, which the kernel then demands.
-pub(crate) fn install_bind_filter() -> io::Result<OwnedFd> {
+pub(crate) fn install_filter() -> io::Result<OwnedFd> {
     let arch = AUDIT_ARCH.ok_or_else(|| io::Error::other("not supported on this processor"))?;
     // Kernels before 5.19 lack the flag that keeps signals from interrupting an answered call.
     let flags = [
@@ -48,12 +48,14 @@ fn install(arch: u32, flags: libc::c_ulong) -> Result<OwnedFd, Errno> {
     let load = |offset: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
     let skip_unless_equal =
         |value: u32, skip: u8| statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, skip);
+    let skip_if_equal = |value: u32, skip: u8| statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, skip, 0);
     let answer = |value: u32| statement(libc::BPF_RET | libc::BPF_K, value, 0, 0);
     let mut program = [
         load(DATA_ARCH),
-        skip_unless_equal(arch, 3),
+        skip_unless_equal(arch, 4),
         load(DATA_NUMBER),
-        skip_unless_equal(libc::SYS_bind as u32, 1),
+        skip_if_equal(libc::SYS_bind as u32, 1),
+        skip_unless_equal(libc::SYS_connect as u32, 1),
         answer(libc::SECCOMP_RET_USER_NOTIF),
         answer(libc::SECCOMP_RET_ALLOW),
     ];
@@ -71,12 +73,21 @@ fn statement(code: u32, value: u32, jump_true: u8, jump_false: u8) -> libc::sock
     libc::sock_filter { code: code as u16, jt: jump_true, jf: jump_false, k: value }
 }
 
+/// Which calls are reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SystemCall {
+    Bind,
+    Connect,
+}
+
 /// One reported call. Its process waits until it is answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Call {
     id: u64,
     /// The calling thread, in our pid namespace.
     pub(crate) thread: i32,
+    pub(crate) system_call: SystemCall,
+    /// Of both: the socket, the address, the address's length in bytes.
     pub(crate) arguments: [u64; 6],
 }
 
@@ -109,7 +120,12 @@ impl Listener {
             (libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut call), call)
         };
         match Errno::result(result) {
-            Ok(_) => Ok(Some(Call { id: call.id, thread: call.pid as i32, arguments: call.data.args })),
+            Ok(_) => {
+                // The filter reports no third one.
+                let is_bind = i64::from(call.data.nr) == libc::SYS_bind;
+                let system_call = if is_bind { SystemCall::Bind } else { SystemCall::Connect };
+                Ok(Some(Call { id: call.id, thread: call.pid as i32, system_call, arguments: call.data.args }))
+            }
             Err(Errno::ENOENT | Errno::EINTR) => Ok(None),
             Err(error) => Err(error.into()),
         }

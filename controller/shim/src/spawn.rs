@@ -2,12 +2,12 @@
 //!
 //! The shim has one thread, so a forked child may do anything between fork and exec. Every child that
 //! runs the user's commands dies with the shim (PDEATHSIG), leads a session of its own, and reports
-//! over a pipe either the listener of its `bind` filter or why it could not be started.
+//! over a pipe either the listener of its filter or why it could not be started.
 
 #![allow(unsafe_code)]
 
 use crate::pidfd::PidFd;
-use crate::seccomp::{Listener, install_bind_filter};
+use crate::seccomp::{Listener, install_filter};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -30,7 +30,7 @@ pub(crate) struct Commands<'a> {
     pub(crate) work_dir: &'a Path,
     /// Where standard output and standard error go.
     pub(crate) output: BorrowedFd<'a>,
-    /// Whether `bind` is reported to us.
+    /// Whether `bind` and `connect` are reported to us.
     pub(crate) isolated: bool,
 }
 
@@ -91,7 +91,7 @@ fn become_commands(commands: &Commands<'_>, shim: Pid, report: &OwnedFd, go: Own
         if getppid() != shim {
             return Err(io::Error::other("its shim was killed"));
         }
-        let listener = if commands.isolated { Some(install_bind_filter()?) } else { None };
+        let listener = if commands.isolated { Some(install_filter()?) } else { None };
         if let Some(listener) = &listener {
             let number = listener.as_raw_fd().to_ne_bytes();
             nix::unistd::write(report, &[&[REPORT_LISTENER], &number[..]].concat())?;
@@ -143,7 +143,7 @@ fn error_text(report: &[u8]) -> String {
     String::from_utf8_lossy(report.get(1..).unwrap_or_default()).into_owned()
 }
 
-/// Runs `attempt` in a child with a `bind` filter, serves its calls with `serve`, and returns whether the
+/// Runs `attempt` in a filtered child, serves its calls with `serve`, and returns whether the
 /// child succeeded. Shows what this machine allows before anything depends on it.
 pub(crate) fn probe_isolation(
     attempt: impl FnOnce() -> bool,
@@ -161,7 +161,7 @@ pub(crate) fn probe_isolation(
                 exit_now(1);
             }
             // Kept open for the parent to copy.
-            let filter = install_bind_filter();
+            let filter = install_filter();
             let message = match &filter {
                 Ok(listener) => [&[REPORT_LISTENER], &listener.as_raw_fd().to_ne_bytes()[..]].concat(),
                 Err(error) => [&[REPORT_ERROR], error.to_string().as_bytes()].concat(),

@@ -1,5 +1,5 @@
-//! Watches over a replica's processes: one loop that copies their output, answers their `bind` calls,
-//! waits for their ends, and passes on the wish that they end.
+//! Watches over a replica's processes: one loop that copies their output, answers their `bind` and
+//! `connect` calls, waits for their ends, and passes on the wish that they end.
 //!
 //! * The shim adopts whatever its descendants leave behind (it is their subreaper), so every process of
 //!   the replica is below it until the shim dies.
@@ -8,7 +8,7 @@
 //! * Without anything to do the loop sleeps: no timer runs while the replica just runs.
 
 use crate::address::Place;
-use crate::bind::Binder;
+use crate::isolation::Isolation;
 use crate::output::OutputLog;
 use crate::pidfd::poll_timeout;
 use crate::seccomp::Listener;
@@ -47,7 +47,7 @@ pub(crate) struct Supervisor {
     output_write: OwnedFd,
     pub(crate) log: OutputLog,
     listeners: Vec<Listener>,
-    binder: Binder,
+    isolation: Isolation,
     chunk: Vec<u8>,
     /// The bash that runs now, and how it ended.
     main: Option<Pid>,
@@ -73,7 +73,7 @@ impl Supervisor {
             output_write,
             log,
             listeners: Vec::new(),
-            binder: Binder::default(),
+            isolation: Isolation::default(),
             chunk: vec![0; OUTPUT_CHUNK_BYTES],
             main: None,
             main_status: None,
@@ -179,9 +179,9 @@ impl Supervisor {
         let mut gone = Vec::new();
         for (index, event) in events[2..].iter().enumerate() {
             if event.contains(PollFlags::POLLIN) {
-                if let Err(error) = self.binder.serve(&self.listeners[index], place) {
+                if let Err(error) = self.isolation.serve(&self.listeners[index], place) {
                     // Kept, it would be ready again at once, for ever.
-                    self.log.note(&format!("calls to bind cannot be answered any more: {error}"));
+                    self.log.note(&format!("calls to bind and connect cannot be answered any more: {error}"));
                     gone.push(index);
                 }
             } else if event.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {

@@ -5,5 +5,6 @@ mod ending;
 mod exactly_once;
 mod files;
 mod full_disk;
+mod localhost;
 mod ports;
 mod support;
