@@ -7,7 +7,9 @@ use hyper::body::Incoming;
 use sha2::{Digest, Sha256};
 use skyserve_api::BUNDLE_BYTES_MAX;
 use skyserve_home::Home;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
@@ -67,13 +69,21 @@ pub(crate) async fn store(home: &Home, digest: &str, body: Incoming) -> Result<b
 
 static UPLOADS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
-/// Removes what uploads that broke off with an earlier controller left.
-pub(crate) fn remove_partial(home: &Home) {
+/// A bundle that no service has may be one whose `up` is under way; not for this long, though.
+const UNUSED_AFTER: Duration = Duration::from_secs(3600);
+
+/// At a controller's start: removes what uploads that broke off left, and bundles of services that are gone.
+pub(crate) fn remove_unused(home: &Home, in_use: &BTreeSet<&str>) {
     let Ok(entries) = std::fs::read_dir(home.bundles_dir()) else { return };
-    for entry in
-        entries.flatten().filter(|entry| entry.path().extension().is_some_and(|extension| extension == "partial"))
-    {
-        let _ = std::fs::remove_file(entry.path());
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let partial = path.extension().is_some_and(|extension| extension == "partial");
+        let used = path.file_stem().and_then(|name| name.to_str()).is_some_and(|name| in_use.contains(name));
+        let age =
+            std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
+        let remove = partial || (!used && age.is_some_and(|age| age >= UNUSED_AFTER));
+        if remove && let Err(error) = std::fs::remove_file(&path) {
+            tracing::warn!("the unused bundle {} cannot be removed: {error}", path.display());
+        }
     }
 }
 
@@ -98,4 +108,33 @@ async fn write(partial: &PathBuf, path: &PathBuf, digest: &str, mut body: Incomi
     fs::rename(partial, path).await.map_err(store)?;
     let folder = path.parent().unwrap_or(path);
     File::open(folder).await.map_err(store)?.sync_all().await.map_err(store)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    #[test]
+    fn bundles_of_services_that_are_gone_are_removed_after_a_while() {
+        let temp = tempfile::tempdir().unwrap();
+        let home = Home::at(temp.path(), temp.path().join("run"));
+        home.make_dirs().unwrap();
+        let bundle = |name: &str, age: Duration| {
+            let file = File::create(home.bundles_dir().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        bundle("used.tar", UNUSED_AFTER * 2);
+        bundle("old.tar", UNUSED_AFTER * 2);
+        bundle("new.tar", Duration::ZERO);
+        bundle("torn.1-0.partial", Duration::ZERO);
+        remove_unused(&home, &BTreeSet::from(["used"]));
+        let mut left: Vec<String> = std::fs::read_dir(home.bundles_dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["new.tar", "used.tar"]);
+    }
 }

@@ -16,7 +16,7 @@ mod messages;
 mod news;
 mod requests;
 
-use crate::{routes, view};
+use crate::routes;
 use managed::{Managed, log_changes, turned_not_ready};
 use skyserve_api::ServiceView;
 use skyserve_model::{Change, Epoch, Event, OperationKind, ReplicaUid, Service, Timestamp, recover, step};
@@ -162,7 +162,12 @@ impl<S: Store> Core<S> {
                 }
                 self.apply_to(&service, &uid, &Event::Called { replica, kind, result }, now)
             }
-            Input::Probed { service, replica, uid, result } => {
+            Input::Probed { service, replica, uid, address, result } => {
+                // A probe of an address that the replica has left says nothing about it.
+                let probed = self.services.get(&service).and_then(|managed| managed.probes.get(&replica));
+                if probed != Some(&address) {
+                    return Ok(());
+                }
                 self.apply_to(&service, &uid, &Event::Probed { replica, result }, now)
             }
             Input::Load(report) => self.load(&report, now),
@@ -174,8 +179,9 @@ impl<S: Store> Core<S> {
         let mut outputs = Vec::new();
         outputs.extend(self.gone.drain(..).map(|uid| Output::StopProbe { uid }));
         if self.trouble.as_ref().is_some_and(|trouble| now < trouble.retry_at) {
-            // What was stored before the trouble began is routed all the same.
+            // What was stored before the trouble began is routed and shown all the same.
             outputs.extend(self.publish());
+            self.refresh_views();
             return Ok(outputs);
         }
         if self.trouble.take().is_some() {
@@ -201,7 +207,15 @@ impl<S: Store> Core<S> {
                 managed.outputs(&mut self.calls, now, &mut outputs);
             }
         }
+        self.refresh_views();
         Ok(outputs)
+    }
+
+    /// Makes the views that have fallen behind, once for however many changes.
+    fn refresh_views(&mut self) {
+        for managed in self.services.values_mut().filter(|managed| managed.view_stale) {
+            managed.refresh_view(&self.options.infra);
+        }
     }
 
     fn list_soon(&mut self, now: Timestamp) {
@@ -263,8 +277,13 @@ impl<S: Store> Core<S> {
         match self.try_apply(name, event, now) {
             Ok(()) => Ok(()),
             Err(error) if error.must_exit() => Err(Fatal(error)),
-            Err(error) => {
+            Err(error) if error.is_transient() => {
                 self.note_trouble(&error, now);
+                Ok(())
+            }
+            // The store works and will never take this: that concerns this service alone.
+            Err(error) => {
+                tracing::error!(service = name, "a decision about service {name} cannot be stored: {error}");
                 Ok(())
             }
         }
@@ -324,8 +343,7 @@ impl<S: Store> Core<S> {
         managed.dirty = true;
         managed.wake_at = managed.service.wake_at(now);
         managed.draining.retain(|id, _| managed.service.replicas.get(id).is_some_and(routes::is_draining));
-        managed.view =
-            Arc::new(view::service(&managed.service, managed.listen_problem.as_deref(), &self.options.infra));
+        managed.view_stale = true;
         self.routes_dirty = true;
         self.revision += 1;
     }

@@ -5,6 +5,7 @@
 //! balancer, the API) runs on the IO runtime and tells the control thread by message. So a slow disk
 //! delays decisions only, and a slow replica delays nothing.
 
+use crate::ControllerError;
 use crate::balancer;
 use crate::clock::Clock;
 use crate::core::{Core, Fatal, Input, Output};
@@ -14,12 +15,14 @@ use skyserve_home::Home;
 use skyserve_model::{CallFailure, OperationKind, ReplicaId, ReplicaUid, Timestamp};
 use skyserve_provider::{Provider, ProviderError};
 use skyserve_recovery::SqliteStore;
+use skyserve_routes::RoutesError;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 /// Messages that may wait for the control thread; senders wait beyond it.
 pub(crate) const MESSAGES_QUEUED_MAX: usize = 4096;
@@ -31,6 +34,16 @@ const REPORT_INTERVAL_BUSY: Duration = Duration::from_millis(20);
 const REPORT_INTERVAL_IDLE: Duration = Duration::from_secs(10);
 /// Pause before a route table that could not be written is written again.
 const PUBLISH_RETRY_MS: u64 = 1_000;
+
+/// Longest provider call: a replica's grace to end is part of it, a provider's own bounds are shorter. Without a
+/// bound a call that is never answered would hold its operation for ever.
+const CALL_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest wait for the provider's list, which looks and changes nothing.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn no_answer(limit: Duration) -> String {
+    format!("the provider did not answer within {} s", limit.as_secs())
+}
 
 /// The core on its database.
 pub(crate) type ControllerCore = Core<SqliteStore>;
@@ -94,7 +107,7 @@ pub(crate) struct Control<P> {
 
 impl<P: Provider> Control<P> {
     /// Runs until it is told to stop, or cannot go on.
-    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) -> Result<(), Fatal> {
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) -> Result<(), ControllerError> {
         loop {
             self.flush()?;
             let wake_at = self.core.wake_at().min(self.publish_again_at.unwrap_or(Timestamp(u64::MAX)));
@@ -119,14 +132,14 @@ impl<P: Provider> Control<P> {
         }
     }
 
-    fn flush(&mut self) -> Result<(), Fatal> {
+    fn flush(&mut self) -> Result<(), ControllerError> {
         let now = self.clock.now();
         if self.publish_again_at.is_some_and(|moment| moment <= now) {
             self.publish_again_at = None;
             self.core.publish_failed();
         }
         for output in self.core.flush(now)? {
-            self.carry_out(output);
+            self.carry_out(output)?;
         }
         let revision = self.core.revision();
         if self.snapshot.borrow().controller.revision != revision {
@@ -137,10 +150,14 @@ impl<P: Provider> Control<P> {
         Ok(())
     }
 
-    fn carry_out(&mut self, output: Output) {
+    fn carry_out(&mut self, output: Output) -> Result<(), ControllerError> {
         match output {
             Output::Publish(table) => {
-                if let Err(error) = skyserve_routes::publish(&self.home.routes_file(), &table) {
+                let published = skyserve_routes::publish(&self.home.routes_file(), &table);
+                if let Err(error @ RoutesError::Overtaken { .. }) = published {
+                    return Err(ControllerError::Overtaken(error));
+                }
+                if let Err(error) = published {
                     tracing::error!("the load balancer keeps its present routes, trying again: {error}");
                     self.publish_again_at = Some(self.clock.now().plus_ms(PUBLISH_RETRY_MS));
                 }
@@ -149,9 +166,10 @@ impl<P: Provider> Control<P> {
                 let (provider, messages, began_at) =
                     (Arc::clone(&self.provider), self.messages.clone(), self.clock.now());
                 self.io.spawn(async move {
-                    let input = match provider.list().await {
-                        Ok(observations) => Input::Listed { observations, began_at },
-                        Err(error) => Input::ListFailed { message: error.message },
+                    let input = match timeout(LIST_TIMEOUT, provider.list()).await {
+                        Ok(Ok(observations)) => Input::Listed { observations, began_at },
+                        Ok(Err(error)) => Input::ListFailed { message: error.message },
+                        Err(_) => Input::ListFailed { message: no_answer(LIST_TIMEOUT) },
                     };
                     let _ = messages.send(Message::Input(input)).await;
                 });
@@ -171,7 +189,8 @@ impl<P: Provider> Control<P> {
                 let probed = uid.clone();
                 let task = self.io.spawn(async move {
                     let report = |result| {
-                        let input = Input::Probed { service: service.clone(), replica, uid: probed.clone(), result };
+                        let (service, uid) = (service.clone(), probed.clone());
+                        let input = Input::Probed { service, replica, uid, address, result };
                         let messages = messages.clone();
                         async move {
                             let _ = messages.send(Message::Input(input)).await;
@@ -189,6 +208,7 @@ impl<P: Provider> Control<P> {
                 }
             }
         }
+        Ok(())
     }
 
     fn call(
@@ -201,12 +221,14 @@ impl<P: Provider> Control<P> {
     ) {
         let messages = self.messages.clone();
         // A panic in a provider must not leave its operation under way for ever.
-        let call = self.io.spawn(call);
+        let call = self.io.spawn(timeout(CALL_TIMEOUT, call));
         self.io.spawn(async move {
+            let again = |message| Err(CallFailure { message, retryable: true });
             let result = match call.await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(CallFailure { message: error.message, retryable: error.retryable }),
-                Err(error) => Err(CallFailure { message: format!("the call broke off: {error}"), retryable: true }),
+                Ok(Ok(Ok(()))) => Ok(()),
+                Ok(Ok(Err(error))) => Err(CallFailure { message: error.message, retryable: error.retryable }),
+                Ok(Err(_)) => again(no_answer(CALL_TIMEOUT)),
+                Err(error) => again(format!("the call broke off: {error}")),
             };
             let _ = messages.send(Message::Input(Input::Called { service, replica, uid, kind, result })).await;
         });

@@ -23,7 +23,8 @@ use crate::driver::{Control, Message, Snapshot};
 use skyserve_home::{Home, HomeError};
 use skyserve_provider::Provider;
 use skyserve_recovery::{Lease, LeaseError, Opened, SqliteStore, StoreError};
-use std::collections::HashMap;
+use skyserve_routes::RoutesError;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ pub enum ControllerError {
     Runtime(std::io::Error),
     #[error(transparent)]
     Fatal(#[from] Fatal),
+    #[error(transparent)]
+    Overtaken(RoutesError),
 }
 
 /// Runs the controller until SIGTERM or SIGINT. Replicas go on without it.
@@ -67,10 +70,11 @@ pub fn run<P: Provider>(
     let Options { home, core: core_options } = options;
     home.make_dirs()?;
     let lease = Lease::acquire_before(&home.controller_lock(), Instant::now() + LEASE_WAIT)?;
-    bundles::remove_partial(&home);
     let clock = Clock::start();
     let published = skyserve_routes::read(&home.routes_file()).ok().map(|table| table.version());
     let Opened { store, epoch, services, next_incarnation, .. } = SqliteStore::open(&home.database())?;
+    let in_use: BTreeSet<&str> = services.iter().filter_map(|service| service.rules.launch.bundle.as_deref()).collect();
+    bundles::remove_unused(&home, &in_use);
     tracing::info!(%epoch, services = services.len(), "the controller starts");
     let held = Held { epoch, next_incarnation, services };
     let core = Core::new(core_options, store, held, published, clock.now());
@@ -118,7 +122,7 @@ async fn serve<P: Provider>(
             .enable_time()
             .build()
             .map_err(ControllerError::Runtime)
-            .and_then(|runtime| runtime.block_on(control.run(inbox)).map_err(ControllerError::Fatal));
+            .and_then(|runtime| runtime.block_on(control.run(inbox)));
         let _ = ended.send(result);
     });
     let thread = thread.map_err(ControllerError::Runtime)?;

@@ -64,6 +64,7 @@ impl Control {
         let threads = threads::start(options.threads.max(1), &options.limits, &gauge).map_err(Error::Threads)?;
         let registry = Registry {
             services: Default::default(),
+            departed: Vec::new(),
             table: None,
             table_error: None,
             table_since_ms: 0,
@@ -168,6 +169,7 @@ impl Control {
             if let Some(endpoint) = registry.services.remove(&name) {
                 endpoint.service.remove();
                 registry.metrics.remove_service(&name);
+                registry.depart(endpoint.service);
             }
         }
     }

@@ -17,6 +17,9 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(crate) struct Registry {
     pub(crate) services: BTreeMap<String, Endpoint>,
+    /// Services that have left the table while requests were in flight: their replicas may only be ended once
+    /// nothing is, so the report still names them.
+    pub(crate) departed: Vec<Arc<Service>>,
     pub(crate) table: Option<TableVersion>,
     pub(crate) table_error: Option<String>,
     pub(crate) table_since_ms: u64,
@@ -45,12 +48,24 @@ pub(crate) struct ListenError {
 
 impl Registry {
     pub(crate) fn report(&self) -> Report {
+        let mut services: BTreeMap<String, ServiceLoad> =
+            self.services.iter().map(|(name, endpoint)| (name.clone(), endpoint.load())).collect();
+        for service in &self.departed {
+            // A service that came back under its name has other replicas; uids differ.
+            services.entry(service.name.clone()).or_default().replicas_in_flight.extend(in_flight(service));
+        }
         Report {
             table: self.table,
             table_error: self.table_error.clone(),
             metrics_address: self.metrics_address,
-            services: self.services.iter().map(|(name, endpoint)| (name.clone(), endpoint.load())).collect(),
+            services,
         }
+    }
+
+    /// Notes a service that has left the table, and forgets those whose last request has ended.
+    pub(crate) fn depart(&mut self, service: Arc<Service>) {
+        self.departed.push(service);
+        self.departed.retain(|service| in_flight(service).any(|(_, count)| count > 0));
     }
 
     /// Why no traffic should be sent here.
@@ -77,11 +92,16 @@ impl Registry {
     }
 }
 
+/// Requests in flight by replica uid.
+fn in_flight(service: &Service) -> impl Iterator<Item = (String, u64)> {
+    let counts: Vec<(String, u64)> =
+        service.view().replicas.iter().map(|replica| (replica.uid.clone(), replica.in_flight())).collect();
+    counts.into_iter()
+}
+
 impl Endpoint {
     fn load(&self) -> ServiceLoad {
         let metrics = &self.service.metrics;
-        let replicas = &self.service.view().replicas;
-        let in_flight = replicas.iter().map(|replica| (replica.uid.clone(), replica.in_flight()));
         ServiceLoad {
             listening: self.listen_error.is_none(),
             listen_error: self.listen_error.as_ref().map(|error| error.message.clone()),
@@ -90,7 +110,7 @@ impl Endpoint {
             in_flight: u64::try_from(metrics.in_flight.get()).unwrap_or(0),
             queued: self.service.queued.load(Relaxed) as u64,
             responses_by_class: std::array::from_fn(|class| metrics.responses[class].get()),
-            replicas_in_flight: in_flight.collect(),
+            replicas_in_flight: in_flight(&self.service).collect(),
         }
     }
 }

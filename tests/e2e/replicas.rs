@@ -166,3 +166,37 @@ fn workdir_file_mounts_envs_and_secrets_reach_the_replica() {
     assert!(!home.logs().contains("quiet"), "no secret is logged");
     ended(home);
 }
+
+/// Answers slowly, once it has noted that it was asked.
+const SLOW: &str = r#"
+import http.server, os, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/slow":
+            open(os.environ["ASKED"], "w").close()
+            time.sleep(1)
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+    def log_message(self, *arguments):
+        pass
+http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+"#;
+
+#[test]
+fn a_request_in_flight_is_answered_before_its_service_is_taken_down() {
+    let home = TestHome::new();
+    let (server, asked) = (home.yaml("slow.py", SLOW), home.path().join("asked"));
+    let more = format!("envs:\n  ASKED: {}\nrun: exec python3 {}\n", asked.display(), server.display());
+    let yaml = service(&home, PATIENT, &more);
+    let endpoint = home.up("svc", &yaml);
+    let script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).status)";
+    let mut request = home.command("python3");
+    request.args(["-c", script, &format!("{endpoint}/slow")]).stdout(std::process::Stdio::piped());
+    let request = request.spawn().unwrap();
+    wait::until_true("the request to arrive", || asked.exists());
+    home.ok(&["down", "-y", "svc"]);
+    let answer = request.wait_with_output().unwrap();
+    assert_eq!(crate::home::text(&answer.stdout), "200\n", "{answer:?}\n{}", home.logs());
+    home.assert_nothing_left();
+}

@@ -22,6 +22,8 @@ pub const CALL_PAUSE_MS_FIRST: u64 = 500;
 pub const CALL_PAUSE_MS_MAX: u64 = 60_000;
 /// How long a replica that is ended by a decision may finish its requests (SkyServe's 120 s).
 pub const DRAIN_MS_MAX: u64 = 120_000;
+/// The same when the whole service is taken down: somebody waits for that, and has said that it may go.
+pub const SHUTDOWN_DRAIN_MS_MAX: u64 = 10_000;
 /// How long a replica may take to end after it was asked to, before it is made to.
 pub const TERMINATE_GRACE_MS: u64 = 10_000;
 /// Records of failed replicas kept for a service: enough to see a pattern, few enough to read.

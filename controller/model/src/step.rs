@@ -17,6 +17,7 @@ use crate::limits;
 use crate::replica::{Operation, OperationKind, Replica, ReplicaStatus};
 use crate::service::{Service, Shutdown};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Something that happened to a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +74,8 @@ pub fn step(service: &mut Service, event: &Event, now: Timestamp) -> (Vec<Change
         }
         Event::TerminateReplica { replica, purge } => {
             let reason = format!("replica {replica} was taken down by `down --replica-id`");
-            terminate_by_decision(&mut edit, *replica, &reason, *purge, now);
+            let decision = Decision { reason: &reason, drain_ms: limits::DRAIN_MS_MAX, purge: *purge };
+            terminate_by_decision(&mut edit, *replica, decision, now);
         }
         Event::Shutdown { purge } => shut_down(&mut edit, *purge, now),
     }
@@ -297,7 +299,8 @@ fn call_again(operation: Operation, now: Timestamp) -> Operation {
 }
 
 fn probed(edit: &mut Edit<'_>, id: ReplicaId, result: &Result<(), String>, now: Timestamp) {
-    let probe = edit.service().rules.probe.clone();
+    let rules = Arc::clone(&edit.service().rules);
+    let probe = &rules.probe;
     // Without an address nobody can have asked it.
     let Some(replica) = edit.replica_mut(id).filter(|replica| replica.address.is_some()) else { return };
     let lasting_ms = now.since_ms(replica.status_since);
@@ -358,20 +361,32 @@ fn terminate_at(not_before: Timestamp, purge: bool) -> Operation {
     Operation { kind: OperationKind::Terminate, attempt: 0, not_before, purge }
 }
 
+/// Why and how a replica is ended that could have gone on.
+struct Decision<'a> {
+    reason: &'a str,
+    /// How long it may finish its requests.
+    drain_ms: u64,
+    purge: bool,
+}
+
 /// Ends a replica because somebody decided so: it may finish its requests first.
-fn terminate_by_decision(edit: &mut Edit<'_>, id: ReplicaId, reason: &str, purge: bool, now: Timestamp) {
+fn terminate_by_decision(edit: &mut Edit<'_>, id: ReplicaId, decision: Decision<'_>, now: Timestamp) {
+    let Decision { reason, drain_ms, purge } = decision;
     let Some(replica) = edit.replica_mut(id) else { return };
     if replica.status.is_alive() {
         let serves = matches!(replica.status, ReplicaStatus::Ready | ReplicaStatus::NotReady);
-        let drain_ms = if serves { limits::DRAIN_MS_MAX } else { 0 };
+        let drain_ms = if serves { drain_ms } else { 0 };
         set_status(replica, ReplicaStatus::ShuttingDown, Some(reason.to_owned()), now);
         replica.operation = Some(terminate_at(now.plus_ms(drain_ms), purge));
         return;
     }
     match &mut replica.operation {
-        // Already going: the wish to forget it if it cannot be removed is new.
+        // Already going: the wish to forget it if it cannot be removed is new, and perhaps the hurry.
         Some(operation) => {
             operation.purge |= purge;
+            if operation.attempt == 0 {
+                operation.not_before = operation.not_before.min(now.plus_ms(drain_ms));
+            }
             if purge && operation.attempt > 0 {
                 edit.remove(id);
             }
@@ -388,7 +403,9 @@ fn shut_down(edit: &mut Edit<'_>, purge: bool, now: Timestamp) {
     edit.head_mut().shutdown = Some(Shutdown { since, purge });
     let ids: Vec<ReplicaId> = edit.service().replicas.keys().copied().collect();
     for id in ids {
-        terminate_by_decision(edit, id, "the service is being taken down", purge, now);
+        let reason = "the service is being taken down";
+        let decision = Decision { reason, drain_ms: limits::SHUTDOWN_DRAIN_MS_MAX, purge };
+        terminate_by_decision(edit, id, decision, now);
     }
 }
 
@@ -424,7 +441,9 @@ fn scale(edit: &mut Edit<'_>, now: Timestamp) {
         // SkyServe's order: the least far in its life goes first, of those the newest.
         candidates.sort_by_key(|(status, id)| (scale_down_rank(*status), *id));
         for (_, std::cmp::Reverse(id)) in candidates.into_iter().take(alive - target) {
-            terminate_by_decision(edit, id, "the service has more replicas than it needs", false, now);
+            let reason = "the service has more replicas than it needs";
+            let decision = Decision { reason, drain_ms: limits::DRAIN_MS_MAX, purge: false };
+            terminate_by_decision(edit, id, decision, now);
         }
     } else if alive < target && service.head.given_up.is_none() && service.head.launch_not_before <= now {
         for _ in alive..target {

@@ -16,7 +16,9 @@ pub(super) struct Managed {
     pub(super) service: Service,
     /// Probes that run, with the address they go to.
     pub(super) probes: BTreeMap<ReplicaId, SocketAddr>,
+    /// As of the last flush.
     pub(super) view: Arc<ServiceView>,
+    pub(super) view_stale: bool,
     pub(super) wake_at: Option<Timestamp>,
     /// Whether outputs may have to follow from its state.
     pub(super) dirty: bool,
@@ -36,12 +38,18 @@ impl Managed {
             service,
             probes: BTreeMap::new(),
             view,
+            view_stale: false,
             wake_at: None,
             dirty: true,
             draining: BTreeMap::new(),
             offered: None,
             listen_problem: None,
         }
+    }
+
+    pub(super) fn refresh_view(&mut self, infra: &str) {
+        self.view = Arc::new(view::service(&self.service, self.listen_problem.as_deref(), infra));
+        self.view_stale = false;
     }
 
     /// Whether the load balancer is still to say that it listens.

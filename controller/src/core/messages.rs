@@ -47,7 +47,7 @@ pub enum Input {
         result: Result<(), CallFailure>,
     },
     /// A readiness probe ended.
-    Probed { service: String, replica: ReplicaId, uid: ReplicaUid, result: Result<(), String> },
+    Probed { service: String, replica: ReplicaId, uid: ReplicaUid, address: SocketAddr, result: Result<(), String> },
     /// The load balancer's state.
     Load(Box<Report>),
 }

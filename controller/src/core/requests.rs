@@ -95,7 +95,9 @@ impl<S: Store> Core<S> {
         let view = Arc::clone(&self.find(name)?.view);
         self.try_apply(name, event, now)
             .map_err(|error| self.refuse(&error, now).unwrap_or(RequestError::Fatal(Fatal(error))))?;
-        Ok(self.services.get(name).map_or(view, |managed| Arc::clone(&managed.view)))
+        let Some(managed) = self.services.get_mut(name) else { return Ok(view) };
+        managed.refresh_view(&self.options.infra);
+        Ok(Arc::clone(&managed.view))
     }
 
     pub(super) fn store_for_user(&mut self, changes: &[Change], now: Timestamp) -> Result<(), RequestError> {

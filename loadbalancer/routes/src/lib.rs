@@ -117,6 +117,8 @@ pub enum RoutesError {
     TooLarge { path: PathBuf, bytes: u64 },
     #[error("the route table is damaged: {reason}")]
     Damaged { reason: String },
+    #[error("the route table {path} was published by a later controller: this one has been overtaken and must end")]
+    Overtaken { path: PathBuf },
     #[error("the route table has format {found}, this build reads up to {FORMAT}: upgrade the load balancer")]
     Newer { found: u32 },
 }
@@ -169,10 +171,14 @@ pub fn read(path: &Path) -> Result<RouteTable, RoutesError> {
     decode(&std::fs::read(path).map_err(read_error)?)
 }
 
-/// Replaces the table at `path` atomically. Once this returns, a reader (also after a power cut) finds
+/// Replaces the table at `path` atomically, unless a later controller's is there. Once this returns, a reader (also after a power cut) finds
 /// the new table; if it fails, the old one is untouched.
 pub fn publish(path: &Path, table: &RouteTable) -> Result<(), RoutesError> {
     let write_error = |source| RoutesError::Write { path: path.to_path_buf(), source };
+    // The writer holds the home's lease; this catches one that was stopped, lost it, and went on.
+    if read(path).is_ok_and(|there| there.epoch > table.epoch) {
+        return Err(RoutesError::Overtaken { path: path.to_path_buf() });
+    }
     let temporary = path.with_extension("json.next");
     let mut file = File::create(&temporary).map_err(write_error)?;
     file.write_all(&encode(table)).map_err(write_error)?;

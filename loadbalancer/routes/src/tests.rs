@@ -33,6 +33,19 @@ fn a_published_table_reads_back_the_same() {
 }
 
 #[test]
+fn a_table_of_a_later_controller_is_not_overwritten() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("routes.json");
+    let later = RouteTable { epoch: table().epoch + 1, seq: 1, ..table() };
+    publish(&path, &later).unwrap();
+    assert!(matches!(publish(&path, &table()), Err(RoutesError::Overtaken { .. })));
+    assert_eq!(read(&path).unwrap(), later);
+    // A file that cannot be read is nobody's.
+    std::fs::write(&path, "torn").unwrap();
+    publish(&path, &table()).unwrap();
+}
+
+#[test]
 fn a_table_cut_at_any_byte_is_damaged() {
     let bytes = encode(&table());
     // The last byte is the newline: without it the table is still whole.

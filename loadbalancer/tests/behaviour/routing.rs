@@ -96,9 +96,15 @@ fn a_service_that_leaves_the_table_finishes_its_streams_and_refuses_new_connecti
     assert_eq!(client.chunk().unwrap(), b"begun");
     balancer.apply(&[]);
     eventually("a refused connect", || std::net::TcpStream::connect(leaving.listen).is_err().then_some(()));
+    let in_flight = |balancer: &Balancer| {
+        let report = balancer.report();
+        report.services.get("leaving").map_or(0, |load| load.replicas_in_flight.values().sum())
+    };
+    assert_eq!(in_flight(&balancer), 1u64, "its replica must not be ended yet");
     release.send(()).unwrap();
     assert_eq!(client.chunk().unwrap(), b"ended");
     assert_eq!(client.chunk().unwrap(), b"");
+    eventually("nothing in flight", || (in_flight(&balancer) == 0).then_some(()));
 }
 
 #[test]

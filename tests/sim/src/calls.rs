@@ -10,6 +10,7 @@ use crate::world::{Happening, World};
 use skyserve_controller::core::{Core, Fatal, Input, Output};
 use skyserve_model::{CallFailure, OperationKind, ReplicaId, ReplicaUid, Timestamp, VersionRules};
 use skyserve_routes::RouteTable;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// The driver's: how often the load balancer is asked, at most and at least (in steps of the simulation:
@@ -41,6 +42,7 @@ pub(crate) struct Probe {
     service: String,
     replica: ReplicaId,
     uid: ReplicaUid,
+    address: SocketAddr,
     rules: Arc<VersionRules>,
     gap_ms: u64,
 }
@@ -148,11 +150,11 @@ impl World {
             Output::Terminate { service, replica, uid, .. } => {
                 self.call(service, replica, uid, OperationKind::Terminate)
             }
-            Output::StartProbe { service, replica, uid, rules, .. } => {
+            Output::StartProbe { service, replica, uid, address, rules } => {
                 self.probes.retain(|_, probe| probe.uid != uid);
                 let number = self.number();
                 let gap_ms = 100.min(rules.probe.interval_ms);
-                self.probes.insert(number, Probe { service, replica, uid, rules, gap_ms });
+                self.probes.insert(number, Probe { service, replica, uid, address, rules, gap_ms });
                 let tenure = self.tenure;
                 self.after(0, 5, Happening::ProbeDue { tenure, probe: number });
                 Ok(())
@@ -381,12 +383,12 @@ impl World {
         uid: &ReplicaUid,
         result: Result<(), String>,
     ) -> Result<(), Violation> {
-        let Some(Probe { service, replica, .. }) = self.probes.get(&number).cloned() else { return Ok(()) };
+        let Some(Probe { service, replica, address, .. }) = self.probes.get(&number).cloned() else { return Ok(()) };
         let passes =
             result.is_ok() && self.provider.find(uid).is_none_or(|instance| instance.ready_at <= self.clock.now_ms);
         let fails = result.is_err();
         self.ledger.get().passing = passes.then(|| uid.clone());
-        let told = self.tell(Input::Probed { service: service.clone(), replica, uid: uid.clone(), result });
+        let told = self.tell(Input::Probed { service: service.clone(), replica, uid: uid.clone(), address, result });
         self.ledger.get().passing = None;
         told?;
         if fails && self.bug == Some(Bug::DriverEndsOnFailedProbe) {

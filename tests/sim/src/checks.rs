@@ -121,9 +121,12 @@ impl World {
         }
         let row = ledger.replica(service, replica);
         let requests = self.balancer.requests_of(uid.as_str());
+        let now = self.clock.wall();
+        let shutdown = ledger.services.get(service).and_then(|row| row.head.shutdown);
+        let hurried = shutdown.is_some_and(|shutdown| now.since_ms(shutdown.since) >= limits::SHUTDOWN_DRAIN_MS_MAX);
         let drains = row.is_some_and(|row| {
-            let waited_ms = self.clock.wall().since_ms(row.status_since);
-            row.status == ReplicaStatus::ShuttingDown && requests > 0 && waited_ms < limits::DRAIN_MS_MAX
+            let waited_ms = now.since_ms(row.status_since);
+            row.status == ReplicaStatus::ShuttingDown && requests > 0 && waited_ms < limits::DRAIN_MS_MAX && !hurried
         });
         if drains && kind == OperationKind::Terminate && !self.clock_was_set {
             return Err(Violation::new(I::DrainsFirst, format!("{uid} is ended with {requests} requests in flight")));
