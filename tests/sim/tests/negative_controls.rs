@@ -83,3 +83,12 @@ fn a_failure_shows_its_seed_its_history_and_how_to_see_it_again() {
         assert!(shown.contains(part), "{part} is missing in: {shown}");
     }
 }
+
+#[test]
+fn the_invariants_in_architecture_md_are_these() {
+    let document = include_str!("../../../ARCHITECTURE.md");
+    for (number, invariant) in Invariant::ALL.iter().enumerate() {
+        let line = format!("{}. **{invariant:?}**: {}.", number + 1, invariant.text());
+        assert!(document.contains(&line), "ARCHITECTURE.md lacks: {line}");
+    }
+}
