@@ -86,7 +86,10 @@ pub fn run<P: Provider>(
     });
     // What is under way ends with the process: it is derived again from the store.
     runtime.shutdown_background();
-    drop(lease);
+    match &result {
+        Ok(()) => lease.release(),
+        Err(_) => drop(lease),
+    }
     result
 }
 

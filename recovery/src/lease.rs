@@ -4,7 +4,8 @@
 //! machines on network file systems that have locks at all, and unlike a classic POSIX lock it is not
 //! lost when something else in the process closes the same file.
 //!
-//! The file is never removed: a lock on a removed file excludes nobody.
+//! A lock on a removed file excludes nobody. So only a holder removes it, as the last thing it does
+//! ([`Lease::release`]), and whoever gets a lock looks whether the file is still in its place.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -83,6 +84,14 @@ impl Lease {
                 }
                 result => return result,
             }
+        }
+    }
+
+    /// Lets go for good, and leaves no file. The holder must have done its last write.
+    pub fn release(self) {
+        if self.is_in_place() {
+            // What stays is an unlocked file, which the next holder takes.
+            let _ = fs::remove_file(&self.path);
         }
     }
 

@@ -108,3 +108,18 @@ fn a_lock_file_without_a_folder_is_an_error_that_names_it() {
     assert!(matches!(error, LeaseError::Open { .. }));
     assert!(error.to_string().contains("missing/controller.lock"), "{error}");
 }
+
+#[test]
+fn a_lease_that_is_released_leaves_no_file_and_the_next_holder_finds_its_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("controller.lock");
+    Lease::acquire(&path).unwrap().release();
+    assert!(!path.exists());
+    let next = acquire_free(&path);
+    assert!(next.is_in_place() && path.exists());
+    // Another's file in its place is not removed.
+    fs::remove_file(&path).unwrap();
+    let other = acquire_free(&path);
+    next.release();
+    assert!(other.is_in_place());
+}

@@ -203,6 +203,9 @@ impl TestHome {
             })
             .unwrap_or_default();
         assert!(sockets.is_empty(), "sockets are left: {sockets:?}");
+        for lock in ["init.lock", "controller.lock"] {
+            assert!(!self.serve().join(lock).exists(), "{lock} is left");
+        }
         for port in self.ports_first..self.ports_first + PORTS_PER_HOME {
             assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_ok(), "port {port} is still in use");
         }
