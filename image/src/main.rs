@@ -2,6 +2,7 @@
 //! runs it. Nothing else is decided here.
 #![forbid(unsafe_code)]
 
+mod configuration;
 mod role;
 
 use skyserve_cli::Invocation;

@@ -1,10 +1,11 @@
 //! From the configuration to the options of each role.
 
+use crate::configuration;
 use skyserve_cli::InitArgs;
 use skyserve_controller::core::CoreOptions;
 use skyserve_home::Home;
 use skyserve_provider::process::{ProcessOptions, ProcessProvider};
-use skyserve_spec::config::{Config, PortIsolation};
+use skyserve_spec::config::PortIsolation;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,11 @@ pub(crate) fn init(arguments: InitArgs) -> ExitCode {
         Ok(prepared) => prepared,
         Err(message) => return failed("init", &message),
     };
+    let taken = home.make_dirs().map_err(|error| error.to_string()).and_then(|()| configuration::take(&home));
+    match taken {
+        Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("skyserve init: warning: {warning}")),
+        Err(message) => return failed("init", &message),
+    }
     let mut options = skyserve_init::Options::standard(home, program);
     options.setup = arguments.setup;
     options.runs = arguments.runs;
@@ -35,7 +41,7 @@ pub(crate) fn controller() -> ExitCode {
     log_to_standard_error();
     let run = || -> Result<(), String> {
         let (home, program) = home_and_program()?;
-        let config = configuration(&home)?;
+        let config = configuration::in_force(&home)?;
         let core = CoreOptions {
             listen_host: config.load_balancer.listen_host,
             listen_ports: config.load_balancer.ports.iter(),
@@ -58,7 +64,7 @@ pub(crate) fn load_balancer() -> ExitCode {
     let run = || -> Result<(), String> {
         let home = Home::from_env().map_err(|error| error.to_string())?;
         home.make_dirs().map_err(|error| error.to_string())?;
-        let config = configuration(&home)?.load_balancer;
+        let config = configuration::in_force(&home)?.load_balancer;
         let mut options = skyserve_loadbalancer::Options {
             routes_file: home.routes_file(),
             report_socket: home.load_balancer_socket(),
@@ -92,19 +98,6 @@ fn home_and_program() -> Result<(Home, PathBuf), String> {
     let home = Home::from_env().map_err(|error| error.to_string())?;
     let program = std::env::current_exe().map_err(|error| format!("cannot tell where this program is: {error}"))?;
     Ok((home, program))
-}
-
-/// The user's configuration; its warnings are logged.
-fn configuration(home: &Home) -> Result<Config, String> {
-    let path = home.config_file();
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
-        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
-    };
-    let (config, warnings) = Config::parse(&bytes, &path.display().to_string()).map_err(|error| error.to_string())?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok(config)
 }
 
 fn log_to_standard_error() {

@@ -45,6 +45,15 @@ impl Answer {
                 ),
                 Some(RETRY_AFTER_FULL_SECONDS),
             ),
+            Failure::Refused(Refusal::NoneExpected) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_replica_expected",
+                format!(
+                    "Service '{service}' has no replica, and none is on its way. \
+                     Use `skyserve status {service}` to see why."
+                ),
+                Some(RETRY_AFTER_WAIT_SECONDS),
+            ),
             Failure::Refused(Refusal::NoneReady | Refusal::ClientLeft) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no_ready_replica",

@@ -29,6 +29,8 @@ const CLIENT_CHECK: Duration = Duration::from_millis(500);
 pub(crate) enum Refusal {
     /// The queue has `queue_requests_max` requests.
     QueueFull,
+    /// None is ready, and none is to come.
+    NoneExpected,
     /// None became available within `queue_wait_ms_max`.
     NoneReady,
     /// Replicas are ready, but none accepted a connection within `queue_wait_ms_max`.
@@ -97,6 +99,9 @@ impl<'a> Patience<'a> {
                     self.probe = None;
                     if service.is_removed() {
                         return Err(Refusal::Removed);
+                    }
+                    if !service.view().expects_replicas {
+                        return Err(Refusal::NoneExpected);
                     }
                     Refusal::NoneReady
                 }

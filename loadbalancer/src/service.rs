@@ -48,6 +48,8 @@ pub(crate) struct Service {
 pub(crate) struct View {
     pub(crate) policy: Policy,
     pub(crate) stream_timeout: Duration,
+    /// Whether a replica is on its way when none is ready.
+    pub(crate) expects_replicas: bool,
     /// Replicas that get new requests.
     pub(crate) ready: Vec<Candidate>,
     /// All replicas of the table, and departed ones that still have requests in flight.
@@ -75,6 +77,7 @@ impl Service {
         let view = View {
             policy: routes.policy,
             stream_timeout: Duration::from_millis(routes.stream_timeout_ms),
+            expects_replicas: routes.expects_replicas,
             ready: Vec::new(),
             replicas: Vec::new(),
         };
@@ -117,7 +120,13 @@ impl Service {
         old.replicas.iter().for_each(|replica| replica.retire(true));
         let in_flight = old.replicas.iter().filter(|replica| replica.in_flight() > 0).cloned().collect();
         let stream_timeout = old.stream_timeout;
-        self.view.store(Arc::new(View { policy: old.policy, stream_timeout, ready: Vec::new(), replicas: in_flight }));
+        self.view.store(Arc::new(View {
+            policy: old.policy,
+            stream_timeout,
+            expects_replicas: false,
+            ready: Vec::new(),
+            replicas: in_flight,
+        }));
         self.changed.notify_waiters();
     }
 
@@ -218,6 +227,7 @@ impl View {
         let mut view = View {
             policy: routes.policy,
             stream_timeout: Duration::from_millis(routes.stream_timeout_ms),
+            expects_replicas: routes.expects_replicas,
             ready,
             replicas,
         };

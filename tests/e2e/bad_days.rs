@@ -78,6 +78,34 @@ fn a_port_in_use_is_passed_over() {
 }
 
 #[test]
+fn a_slip_in_the_configuration_meets_nobody_who_is_running() {
+    let home = TestHome::new();
+    let endpoint = home.up("web", Path::new(&http_service()));
+    let config = home.path().join(".sky/config.yaml");
+    let before = fs::read_to_string(&config).unwrap();
+    fs::write(&config, "serve:\n  load_balancer:\n    threads: many\n").unwrap();
+    // Roles that restart, and a runtime that starts anew, go on with what was in force.
+    for role in ["loadbalancer", "controller", "init"] {
+        home.role(role).kill(nix::sys::signal::Signal::SIGKILL);
+        let output = home.run(&["status", "web"]);
+        assert!(output.status.success(), "after {role}: {}", text(&output.stderr));
+        home.wait_for_status("web", "READY");
+        assert_eq!(home.endpoint("web"), endpoint);
+        let address = endpoint.strip_prefix("http://").unwrap().parse().unwrap();
+        wait::until("the endpoint to answer", || crate::load::get_once(address).map_err(|error| error.to_string()));
+    }
+    let said = home.refused(&["up", "-y", "-n", "other", &http_service()]);
+    assert!(said.contains("threads") && said.contains("line 3"), "who asks for something new is told: {said}");
+    let warned = text(&home.run(&["status"]).stderr);
+    assert!(warned.contains("threads") && warned.contains("goes on"), "{warned}");
+    fs::write(&config, before.replace("drain_seconds: 20", "drain_seconds: 21")).unwrap();
+    let warned = text(&home.run(&["status"]).stderr);
+    assert!(warned.contains("has changed"), "{warned}");
+    home.ok(&["down", "-y", "web"]);
+    home.assert_nothing_left();
+}
+
+#[test]
 fn a_second_runtime_on_the_same_home_is_refused_and_the_first_goes_on() {
     let home = TestHome::new();
     home.up("web", Path::new(&http_service()));

@@ -50,7 +50,11 @@ fn a_runtime_that_was_killed_whole_comes_back_to_the_same_replicas() {
     assert_eq!(replicas(&home, "web"), before, "same ids, uids and addresses");
     assert_eq!(replica_pids(&home), pids, "same processes");
     home.ok(&["down", "-y", "web"]);
-    wait::until_true("init to end with the last service", || init.try_wait().unwrap().is_some());
+    assert!(init.try_wait().unwrap().is_none(), "an init that somebody else started is not ours to end");
+    home.ok(&["down", "-y", "-a"]);
+    assert!(init.try_wait().unwrap().is_none());
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(init.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    wait::until_true("init to end when told", || init.try_wait().unwrap().is_some());
     home.assert_nothing_left();
 }
 
@@ -73,6 +77,24 @@ fn status_after_a_reboot_starts_the_runtime_again() {
         let ready = home.replicas("web", "READY");
         if ready.len() == 1 && ready[0]["id"] == 2 { Ok(()) } else { Err(format!("{ready:#?}")) }
     });
+    home.ok(&["down", "-y", "web"]);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn an_init_that_was_killed_alone_is_started_again_by_the_next_command() {
+    let home = TestHome::new();
+    let endpoint = home.up("web", &http_service());
+    let address: SocketAddr = endpoint.strip_prefix("http://").unwrap().parse().unwrap();
+    let (init, balancer, pids) = (home.role("init"), home.role("loadbalancer"), replica_pids(&home));
+    init.kill(nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(get_once(address).unwrap(), 200, "traffic goes on without it");
+    home.ok(&["status"]);
+    assert_ne!(home.role("init").pid, init.pid);
+    wait::until("the endpoint under the new init", || get_once(address).map_err(|error| error.to_string()));
+    assert_ne!(home.role("loadbalancer").pid, balancer.pid, "it has a supervisor again");
+    home.wait_for_ready_replicas("web", 1);
+    assert_eq!(replica_pids(&home), pids, "the replicas are the same");
     home.ok(&["down", "-y", "web"]);
     home.assert_nothing_left();
 }

@@ -41,7 +41,10 @@ fn commands_that_exit_at_once_fail_and_after_five_the_service_is_failed_with_the
     let replica = wait_for_replica(&home, "FAILED");
     assert!(replica["status_reason"].as_str().unwrap().contains('3'), "the exit code is in the reason: {replica:#}");
     let service = home.wait_for_status("svc", "FAILED");
-    assert!(service["status_reason"].as_str().unwrap().contains("logs svc"), "{service:#}");
+    assert!(service["status_reason"].as_str().unwrap().contains("Read its log"), "{service:#}");
+    // Nobody is kept waiting for what will not come.
+    let address = service["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap().parse().unwrap();
+    assert_eq!(crate::load::get_once(address).unwrap(), 503);
     ended(home);
 }
 

@@ -6,8 +6,11 @@ pub const LAUNCH_PAUSE_MS_FIRST: u64 = 1_000;
 /// Longest pause between launches: a person who has mended what was wrong does not wait longer.
 pub const LAUNCH_PAUSE_MS_MAX: u64 = 300_000;
 /// Failures in a row, before any replica of the version was ever ready, after which launching is given
-/// up: the commands themselves are wrong, and each launch may cost money.
+/// up: something is wrong that another launch does not mend, and each may cost money.
 pub const FAILURES_BEFORE_READY_MAX: u32 = 5;
+/// The same for replicas that could not be made: room may come back, so the growing pauses between these take some
+/// four minutes; what will never work (a mount that is not allowed) still ends in FAILED.
+pub const PROVISION_FAILURES_BEFORE_READY_MAX: u32 = 10;
 /// A replica that was ready for this long was healthy: its end starts a new count of failures.
 pub const HEALTHY_AFTER_MS: u64 = 60_000;
 /// Replicas of one service that a provider makes at the same time; the others wait as PENDING.

@@ -193,13 +193,16 @@ fn fail(edit: &mut Edit<'_>, id: ReplicaId, status: ReplicaStatus, reason: &str,
     set_status(replica, status, Some(reason.to_owned()), now);
     replica.operation = Some(terminate_at(now, false));
     count_failure(edit, healthy, now);
-    let of_the_commands = matches!(status, ReplicaStatus::Failed | ReplicaStatus::FailedInitialDelay);
+    let failures_max = match status {
+        ReplicaStatus::FailedProvision => limits::PROVISION_FAILURES_BEFORE_READY_MAX,
+        _ => limits::FAILURES_BEFORE_READY_MAX,
+    };
     let head = &edit.service().head;
-    if of_the_commands && !head.ever_ready && head.failures_in_a_row >= limits::FAILURES_BEFORE_READY_MAX {
+    if !head.ever_ready && head.failures_in_a_row >= failures_max {
         let reason = format!(
             "{} replicas in a row failed before any was ready, so no more are launched; the last, replica {id}: {reason}. \
-             See `logs {} {id}`, mend the service's YAML, then `down` and `up` it again",
-            head.failures_in_a_row, head.name
+             Read its log, mend what is wrong, then take the service down and up again",
+            head.failures_in_a_row
         );
         edit.head_mut().given_up = Some(reason);
     }

@@ -41,7 +41,8 @@ impl<S: Store> Core<S> {
     ) -> Result<Arc<ServiceView>, RequestError> {
         if self.services.contains_key(name) {
             return Err(Refusal::Conflict(format!(
-                "Service {name} exists already. To change it use `update {name}`; to start anew, `down {name}` first."
+                "Service {name} exists already, and `update` cannot change a running service in this version: to run \
+                 another YAML under this name, take it down first."
             ))
             .into());
         }

@@ -61,6 +61,26 @@ pub(crate) fn config(home: &Home) -> Result<Vec<String>, JudgeError> {
     Ok(warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect())
 }
 
+/// What is new in `~/.sky/config.yaml` since the runtime started, which goes on with what it read then.
+pub(crate) fn config_news(home: &Home) -> Option<String> {
+    let in_force: Config = serde_json::from_slice(&std::fs::read(home.config_in_force()).ok()?).ok()?;
+    let path = home.config_file();
+    let read = read_config(&path).and_then(|bytes| Ok(Config::parse(&bytes, &path.to_string_lossy())?));
+    let goes_on = "the runtime goes on with the configuration it started with";
+    match read {
+        Ok((now, _)) if now == in_force => None,
+        Ok(_) => {
+            let pid = skyserve_init::running(home)?.pid;
+            Some(format!(
+                "{} has changed, {goes_on}. To apply the change, restart the runtime; replicas go on meanwhile: \
+                 `kill {pid}`, then `status`",
+                path.display()
+            ))
+        }
+        Err(error) => Some(format!("{error}; {goes_on}")),
+    }
+}
+
 /// The user's configuration, as bytes; empty if there is none.
 fn read_config(path: &Path) -> Result<Vec<u8>, JudgeError> {
     let unreadable = |problem: String| JudgeError::ConfigFile { path: path.to_path_buf(), problem };

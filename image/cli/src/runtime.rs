@@ -7,7 +7,8 @@
 //!   without a runtime starts it again.
 
 use crate::client::{Client, ClientError};
-use crate::output::printable;
+use crate::judge;
+use crate::output::{printable, warning};
 use crate::progress::Progress;
 use skyserve_api::{ReplicaView, ServiceView};
 use skyserve_home::Home;
@@ -54,10 +55,12 @@ pub(crate) struct Found {
 pub(crate) async fn ensure(home: &Home, progress: &mut Progress) -> Result<Found, RuntimeError> {
     let client = Client::new(home.control_socket());
     if skyserve_init::running(home).is_some() {
+        if let Some(news) = judge::config_news(home) {
+            warning(&news);
+        }
         return Ok(Found { client, started: false });
     }
-    // A controller may run without init: under another supervisor, for instance.
-    if client.retrying_for(Duration::ZERO).controller().await.is_ok() {
+    if runs_without_init(home, &client).await {
         return Ok(Found { client, started: false });
     }
     progress.now("starting the runtime");
@@ -67,11 +70,17 @@ pub(crate) async fn ensure(home: &Home, progress: &mut Progress) -> Result<Found
     Ok(Found { client, started: true })
 }
 
+/// Whether a controller runs under another supervisor. One whose init was killed (its lock file is still there) does
+/// not count: nobody would restart it, so init is started again and takes over.
+async fn runs_without_init(home: &Home, client: &Client) -> bool {
+    !home.init_lock().exists() && client.retrying_for(Duration::ZERO).controller().await.is_ok()
+}
+
 /// The controller of this home, if there is anything for it to look after. A runtime that should be
 /// running and is not is started, with a word about it.
 pub(crate) async fn find(home: &Home, progress: &mut Progress) -> Result<Option<Found>, RuntimeError> {
     let client = Client::new(home.control_socket());
-    let runs = skyserve_init::running(home).is_some() || client.retrying_for(Duration::ZERO).controller().await.is_ok();
+    let runs = skyserve_init::running(home).is_some() || runs_without_init(home, &client).await;
     if !runs && !may_have_services(home) {
         return Ok(None);
     }
@@ -81,14 +90,23 @@ pub(crate) async fn find(home: &Home, progress: &mut Progress) -> Result<Option<
     }
     if found.client.services().await.is_ok_and(|services| services.is_empty()) {
         // The signs were old: leave things as they were found.
-        stop(home, progress).await?;
+        stop_ours(home, progress).await?;
         return Ok(None);
     }
-    progress.keep("The runtime of your services was not running (a restart of the machine?); it was started again.");
+    progress.keep("The runtime of your services was not running, or without its init; it was started again.");
     Ok(Some(found))
 }
 
-/// Stops the runtime, if it runs in the background. PID 1 of a container stays: the container is it.
+/// Stops the runtime if a command started it. One that a service manager runs, or PID 1 of a container, stays: it
+/// is not ours to end.
+pub(crate) async fn stop_ours(home: &Home, progress: &mut Progress) -> Result<(), RuntimeError> {
+    if skyserve_init::read_status(home).is_some_and(|status| !status.background) {
+        return Ok(());
+    }
+    stop(home, progress).await
+}
+
+/// Stops the runtime, whoever started it. PID 1 of a container stays: the container is it.
 pub(crate) async fn stop(home: &Home, progress: &mut Progress) -> Result<(), RuntimeError> {
     if skyserve_init::running(home).is_none_or(|init| init.pid == 1) {
         return Ok(());

@@ -62,6 +62,9 @@ pub enum Requested {
     AtNextStart,
 }
 
+/// Tells an init that a command started it: it goes when the command's services are gone.
+pub(crate) const BACKGROUND_VARIABLE: &str = "SKYSERVE_BACKGROUND";
+
 /// Starts `exe args…` as init of this home, in a session of its own, its output appended to init's log; returns once it
 /// (or another init that was faster) holds the home's lock.
 pub fn spawn_background<A: AsRef<OsStr>>(exe: &Path, home: &Home, args: &[A]) -> Result<RunningInit, BackgroundError> {
@@ -78,6 +81,7 @@ pub fn spawn_background<A: AsRef<OsStr>>(exe: &Path, home: &Home, args: &[A]) ->
         .args(args)
         // This process may be a child of an init itself, of this home or another.
         .env_remove(MARK_VARIABLE)
+        .env(BACKGROUND_VARIABLE, "1")
         .env("HOME", home.path())
         .env(RUNTIME_DIR_VARIABLE, home.runtime_dir())
         .current_dir(home.path())

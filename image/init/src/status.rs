@@ -13,6 +13,10 @@ use skyserve_home::Home;
 pub struct InitStatus {
     /// Of init. It is running if [`crate::running`] says so, not if this file does.
     pub pid: i32,
+    /// Whether a command started it for its services, and so may stop it when the last one is gone; else
+    /// somebody else runs it, say a service manager.
+    #[serde(default)]
+    pub background: bool,
     /// Milliseconds since 1970.
     pub started_at_ms: u64,
     /// `running`, `stopping` or `stopped`.

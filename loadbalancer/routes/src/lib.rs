@@ -49,6 +49,8 @@ pub struct ServiceRoutes {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     pub replicas: Vec<ReplicaRoute>,
+    /// Whether it is worth waiting while no replica is ready. Without any to come, requests are refused at once.
+    pub expects_replicas: bool,
 }
 
 /// Certificate and key files, read by the load balancer.

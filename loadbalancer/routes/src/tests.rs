@@ -19,6 +19,7 @@ fn table() -> RouteTable {
                 weight: 1,
                 state: ReplicaRouteState::Ready,
             }],
+            expects_replicas: true,
         }],
     }
 }

@@ -101,6 +101,11 @@ impl Home {
     pub fn config_file(&self) -> PathBuf {
         self.sky_dir().join("config.yaml")
     }
+    /// The configuration that the runtime started with, as JSON: roles that restart read this one, so that a
+    /// slip in the user's file meets nobody who is running.
+    pub fn config_in_force(&self) -> PathBuf {
+        self.serve_dir().join("config.json")
+    }
     /// `~/.sky/serve`: everything of ours that is not named by the seed document.
     pub fn serve_dir(&self) -> PathBuf {
         self.sky_dir().join("serve")

@@ -16,8 +16,9 @@ pub(super) fn check(command: &Check, screen: &mut Screen<'_>) -> Result<(), Comm
             screen.line(&pretty(&verdict))?;
         }
         (Ok(judged), false) => {
-            judged.warnings.iter().for_each(|text| warning(text));
             screen.text(&as_yaml(&judged.task.normalised()))?;
+            // Last, where they are read: the spec is long.
+            judged.warnings.iter().for_each(|text| warning(text));
         }
         (Err(error), true) => {
             screen.line(&pretty(&json!({ "verdict": "rejected", "error": error.to_string() })))?;

@@ -34,12 +34,12 @@ pub(super) async fn down(context: &Context, command: &Down, screen: &mut Screen<
     };
     let Some(found) = found.filter(|_| !names.is_empty()) else {
         // A runtime without services has nothing to do either.
-        runtime::stop(&context.home, &mut Progress::start()).await?;
+        runtime::stop_ours(&context.home, &mut Progress::start()).await?;
         return Ok(screen.line("No existing services.")?);
     };
     let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
     confirm(&format!("Terminating {} {}. Proceed?", noun(names.len()), quoted.join(", ")), command.assume_yes)?;
-    take_down(context, &found.client, &names, command.purge).await?;
+    take_down(context, &found.client, &names, command.purge, Runtime::IfOurs).await?;
     for name in &names {
         screen.line(&format!("Service {name} is down."))?;
     }
@@ -74,7 +74,7 @@ pub(super) async fn stop_runtime(
     };
     confirm(&question, command.assume_yes)?;
     let names: Vec<String> = services.into_iter().map(|service| service.name).collect();
-    take_down(context, &found.client, &names, command.purge).await?;
+    take_down(context, &found.client, &names, command.purge, Runtime::Always).await?;
     Ok(screen.line("The controller is down, and all services with it.")?)
 }
 
@@ -110,8 +110,23 @@ fn services_matching(pattern: &str, services: &[ServiceView]) -> Result<Vec<Stri
     Ok(names.filter(|name| matcher.is_match(name)).collect())
 }
 
-/// Takes the services down and waits; stops the runtime if none is left.
-async fn take_down(context: &Context, client: &Client, names: &[String], purge: bool) -> Result<(), CommandError> {
+/// Whether the runtime stops with its last service.
+#[derive(Debug, Clone, Copy)]
+enum Runtime {
+    /// If a command like this one started it.
+    IfOurs,
+    /// It was what the user asked for.
+    Always,
+}
+
+/// Takes the services down and waits; then stops the runtime if none is left.
+async fn take_down(
+    context: &Context,
+    client: &Client,
+    names: &[String],
+    purge: bool,
+    stops: Runtime,
+) -> Result<(), CommandError> {
     let mut progress = Progress::start();
     for name in names {
         // One that is gone already has been taken down by somebody else.
@@ -119,7 +134,10 @@ async fn take_down(context: &Context, client: &Client, names: &[String], purge: 
     }
     let gone_and_stopped = async {
         if until_gone(context, client, names, purge, &mut progress).await?.is_empty() {
-            runtime::stop(&context.home, &mut progress).await?;
+            match stops {
+                Runtime::IfOurs => runtime::stop_ours(&context.home, &mut progress).await?,
+                Runtime::Always => runtime::stop(&context.home, &mut progress).await?,
+            }
         }
         Ok(())
     };

@@ -3,7 +3,7 @@
 use super::{CommandError, Context, existing, now_ms};
 use crate::client::{Client, ClientError};
 use crate::invocation::{Status, StatusForm};
-use crate::output::{Screen, message, warning};
+use crate::output::{Screen, warning};
 use crate::progress::Progress;
 use crate::runtime;
 use crate::table::{self, Look};
@@ -97,10 +97,7 @@ fn show(command: &Status, services: &[ServiceView], screen: &mut Screen<'_>) -> 
         let noun = if missing.len() == 1 { "service" } else { "services" };
         let verb = if missing.len() == 1 { "does" } else { "do" };
         let refusal = format!("{noun} {} {verb} not exist; {}", missing.join(", "), existing(services));
-        if missing.len() == command.names.len() || command.form != (StatusForm::Table { verbose: false }) {
-            return Err(CommandError::Refused(refusal));
-        }
-        message(&refusal);
+        return Err(CommandError::Refused(refusal));
     }
     let asked_for = |service: &&ServiceView| command.names.is_empty() || command.names.contains(&service.name);
     let services: Vec<ServiceView> = services.iter().filter(asked_for).cloned().collect();

@@ -45,7 +45,7 @@ pub(super) async fn up(context: &Context, command: Up, screen: &mut Screen<'_>) 
     let Found { client, started } = runtime::ensure(&context.home, &mut progress).await?;
     let created = create(context, &client, &command, &plan, &mut progress).await;
     if created.is_err() && started && client.services().await.is_ok_and(|services| services.is_empty()) {
-        runtime::stop(&context.home, &mut progress).await?;
+        runtime::stop_ours(&context.home, &mut progress).await?;
     }
     let view = created?;
 

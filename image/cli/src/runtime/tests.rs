@@ -21,6 +21,7 @@ fn web() -> ServiceRoutes {
         stream_timeout_ms: 1000,
         tls: None,
         replicas: vec![route(1, ReplicaRouteState::Ready), route(2, ReplicaRouteState::Draining)],
+        expects_replicas: true,
     }
 }
 

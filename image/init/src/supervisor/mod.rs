@@ -177,6 +177,7 @@ impl Supervisor {
         });
         let status = InitStatus {
             pid: std::process::id() as i32,
+            background: std::env::var_os(crate::background::BACKGROUND_VARIABLE).is_some(),
             started_at_ms: wall_clock().as_millis() as u64,
             state: "running".to_owned(),
             restart,

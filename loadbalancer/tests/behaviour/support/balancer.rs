@@ -31,6 +31,7 @@ pub(crate) fn service(name: &str, replicas: &[&Replica]) -> ServiceRoutes {
         stream_timeout_ms: 60_000,
         tls: None,
         replicas: replicas.iter().enumerate().map(route).collect(),
+        expects_replicas: true,
     }
 }
 

@@ -1,7 +1,10 @@
 //! Failures in a row: the pause before the next launch, and giving up.
 
 use super::fixture::{Fixture, INITIAL_DELAY_MS, ended, preempted, running};
-use crate::limits::{FAILED_RECORDS_MAX, FAILURES_BEFORE_READY_MAX, HEALTHY_AFTER_MS, LAUNCH_PAUSE_MS_MAX};
+use crate::limits::{
+    FAILED_RECORDS_MAX, FAILURES_BEFORE_READY_MAX, HEALTHY_AFTER_MS, LAUNCH_PAUSE_MS_MAX,
+    PROVISION_FAILURES_BEFORE_READY_MAX,
+};
 use crate::{OperationKind, ReplicaStatus, ServiceStatus, Stage};
 
 /// Ends the newest replica by itself and forgets its resource; gives the pause until the next launch.
@@ -58,7 +61,7 @@ fn launching_is_given_up_when_the_commands_fail_again_and_again_before_any_was_r
     assert_eq!(
         reason,
         "5 replicas in a row failed before any was ready, so no more are launched; the last, replica 5: it exited with \
-         code 3 after 12 s. See `logs svc 5`, mend the service's YAML, then `down` and `up` it again"
+         code 3 after 12 s. Read its log, mend what is wrong, then take the service down and up again"
     );
     fixture.called(last, OperationKind::Terminate);
     assert_eq!(fixture.service.wake_at(fixture.now), None);
@@ -97,13 +100,16 @@ fn launching_goes_on_when_one_that_was_slower_becomes_ready_after_all() {
 }
 
 #[test]
-fn a_provider_without_room_is_never_a_reason_to_give_up() {
+fn a_provider_without_room_is_given_more_time() {
     let mut fixture = Fixture::new(1);
-    for _ in 0..FAILURES_BEFORE_READY_MAX * 3 {
+    for _ in 0..PROVISION_FAILURES_BEFORE_READY_MAX - 1 {
         fall_over(&mut fixture, Stage::Provision);
     }
     assert_eq!(fixture.service.head.given_up, None);
     assert_eq!(fixture.service.status(), ServiceStatus::ControllerInit, "it goes on trying");
+    let newest = *fixture.ids().last().expect("there is a replica");
+    fixture.observe(newest, ended(Stage::Provision));
+    assert_eq!(fixture.service.status(), ServiceStatus::Failed);
 }
 
 #[test]
