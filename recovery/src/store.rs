@@ -207,6 +207,8 @@ fn configure(connection: &Connection, path: &Path, journal: Journal) -> Result<(
         ("foreign_keys", "ON"),
         ("cell_size_check", "ON"),
         ("trusted_schema", "OFF"),
+        // A service's secrets go from the file when the service goes.
+        ("secure_delete", "ON"),
         ("wal_autocheckpoint", &CHECKPOINT_PAGES.to_string()),
         ("journal_size_limit", &JOURNAL_BYTES_MAX.to_string()),
     ];

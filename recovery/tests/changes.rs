@@ -156,3 +156,22 @@ fn rules_and_numbers_that_would_not_read_back_are_refused() {
         assert!(error.to_string().contains(&service.head.name), "{error}");
     }
 }
+
+#[test]
+fn what_a_deleted_service_held_is_in_no_file_once_the_store_is_closed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(&folder.path().join("skyserve.db")).unwrap().store;
+    let Change::InsertService { head, rules, .. } = insert(&service("my-service", 1)) else { unreachable!() };
+    let holds = |word: &str| {
+        let files =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+        files.into_iter().any(|bytes| bytes.windows(word.len()).any(|window| window == word.as_bytes()))
+    };
+    // Long enough for pages of its own, as a YAML with scripts is.
+    let source = format!("secrets: {{TOKEN: zebra9zebra}} # {}", "x".repeat(20_000));
+    store.commit(&[Change::InsertService { head, rules, source }]).unwrap();
+    assert!(holds("zebra9zebra"), "the check can find it");
+    store.commit(&[Change::DeleteService { name: "my-service".to_owned() }]).unwrap();
+    drop(store);
+    assert!(!holds("zebra9zebra"));
+}
