@@ -31,6 +31,8 @@ pub use requests::{Refusal, RequestError};
 
 /// How often the provider is asked for all it has: finds what its reports missed.
 const LIST_INTERVAL_MS: u64 = 60_000;
+/// Pause between tables that are published because the load balancer cannot read the one that is there.
+const PUBLISH_AGAIN_MS: u64 = 5_000;
 /// Pause before the store is tried again after it could not write.
 const STORE_RETRY_MS: u64 = 1_000;
 
@@ -51,6 +53,7 @@ pub struct Core<S> {
     revision: u64,
     ports_taken: BTreeSet<u16>,
     metrics_address: Option<SocketAddr>,
+    publish_again_at: Timestamp,
     list_at: Timestamp,
     listing: bool,
     /// Something happened since the list under way was asked for: it may not show it.
@@ -89,6 +92,7 @@ impl<S: Store> Core<S> {
             revision: 1,
             ports_taken: BTreeSet::new(),
             metrics_address: None,
+            publish_again_at: now,
             list_at: now,
             listing: false,
             list_again: false,

@@ -4,6 +4,7 @@ use crate::home::{TestHome, binary, text};
 use crate::wait;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 /// The repository's own copy of the seed's `http_service.yaml`.
 fn http_service() -> PathBuf {
@@ -135,4 +136,27 @@ fn logs_show_what_a_replica_and_the_roles_print() {
     home.ok(&["logs", "talk", "--load-balancer", "--no-follow", "--tail", "5"]);
     home.ok(&["down", "-y", "talk"]);
     home.assert_nothing_left();
+}
+
+/// Runs the same command several times at once, to their ends.
+fn at_once(home: &TestHome, times: usize, arguments: &[&str]) -> Vec<std::process::Output> {
+    let start =
+        |_| home.command(binary()).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started: Vec<Child> = (0..times).map(start).collect();
+    started.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
+}
+
+#[test]
+fn of_several_ups_of_one_name_at_once_one_wins_and_of_several_downs_none_hurries() {
+    let home = TestHome::new();
+    let yaml = http_service();
+    let ups = at_once(&home, 4, &["up", "-y", "--wait", "-n", "web", yaml.to_str().unwrap()]);
+    let said: Vec<String> = ups.iter().map(|output| text(&output.stderr)).collect();
+    assert_eq!(ups.iter().filter(|output| output.status.success()).count(), 1, "{said:#?}\n{}", home.logs());
+    assert!(ups.iter().zip(&said).all(|(output, said)| output.status.success() || said.contains("already exists")));
+    home.wait_for_status("web", "READY");
+    at_once(&home, 3, &["down", "-y", "web"]);
+    wait::until_true("the service to be gone", || home.service("web").is_none());
+    home.assert_nothing_left();
+    assert!(!home.logs().contains("ending everything now"), "{}", home.logs());
 }

@@ -61,7 +61,7 @@ pub enum ServiceStatus {
     ControllerInit,
     /// None is ready, and some are on their way.
     ReplicaInit,
-    /// At least one replica is ready.
+    /// Its endpoint listens and at least one replica is ready.
     Ready,
     /// None is ready, and none is on its way.
     NoReplica,
@@ -168,14 +168,15 @@ impl Service {
         if head.shutdown.is_some() {
             return if cleanup_failed() { ServiceStatus::FailedCleanup } else { ServiceStatus::ShuttingDown };
         }
-        if self.ready().next().is_some() {
-            return ServiceStatus::Ready;
-        }
-        if head.given_up.is_some() {
+        let ready = self.ready().next().is_some();
+        if head.given_up.is_some() && !ready {
             return ServiceStatus::Failed;
         }
         if !head.endpoint_confirmed {
             return ServiceStatus::ControllerInit;
+        }
+        if ready {
+            return ServiceStatus::Ready;
         }
         let initialising = self.alive().any(|replica| replica.status != ReplicaStatus::NotReady);
         if self.target() > 0 && (initialising || !head.ever_ready) {
@@ -197,6 +198,7 @@ impl Service {
             ServiceStatus::ControllerInit => {
                 Some(format!("waiting for the endpoint to listen on {}", self.head.listen))
             }
+            ServiceStatus::NoReplica if self.target() == 0 => Some("it asks for 0 replicas".to_owned()),
             ServiceStatus::ReplicaInit | ServiceStatus::NoReplica => {
                 let newest = self.replicas.values().next_back()?;
                 let reason = newest.reason.as_deref()?;

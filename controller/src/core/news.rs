@@ -1,6 +1,6 @@
 //! What the provider and the load balancer show, turned into events of the services concerned.
 
-use super::{Core, Fatal, LIST_INTERVAL_MS};
+use super::{Core, Fatal, LIST_INTERVAL_MS, PUBLISH_AGAIN_MS};
 use skyserve_model::{Event, Observation, Phase, ReplicaId, ReplicaUid, Timestamp};
 use skyserve_recovery::Store;
 use skyserve_routes::TableVersion;
@@ -81,6 +81,11 @@ impl<S: Store> Core<S> {
             self.apply(&name, &event, now)?;
         }
         self.note_report(report, now);
+        if report.table_error.is_some() && self.publish_again_at <= now {
+            // The file was damaged or removed under the load balancer: give it another.
+            self.publish_again_at = now.plus_ms(PUBLISH_AGAIN_MS);
+            self.publish_failed();
+        }
         // One after the other: each takes its port before the next looks for one.
         for name in displaced {
             self.displace(&name, now)?;

@@ -55,6 +55,9 @@ pub(crate) enum CommandError {
     Output(#[from] io::Error),
     #[error("{0}")]
     Refused(String),
+    /// The service's name belongs to another service; the text says so.
+    #[error("{0}")]
+    NameTaken(String),
     /// All has been said already.
     #[error("")]
     Said,

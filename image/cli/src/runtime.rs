@@ -65,9 +65,15 @@ pub(crate) async fn ensure(home: &Home, progress: &mut Progress) -> Result<Found
     }
     progress.now("starting the runtime");
     let program = std::env::current_exe().map_err(RuntimeError::NoProgram)?;
-    skyserve_init::spawn_background(&program, home, &["init"])?;
-    wait_until_it_answers(home, &client).await?;
-    Ok(Found { client, started: true })
+    let started = skyserve_init::spawn_background(&program, home, &["init"])?.here;
+    let answers = wait_until_it_answers(home, &client).await;
+    let serves = || skyserve_routes::read(&home.routes_file()).is_ok_and(|table| !table.services.is_empty());
+    if answers.is_err() && started && !serves() {
+        // It looks after nothing, and cannot be asked to.
+        stop_ours(home, progress).await?;
+    }
+    answers?;
+    Ok(Found { client, started })
 }
 
 /// Whether a controller runs under another supervisor. One whose init was killed (its lock file is still there) does

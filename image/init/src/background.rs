@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -65,16 +65,27 @@ pub enum Requested {
 /// Tells an init that a command started it: it goes when the command's services are gone.
 pub(crate) const BACKGROUND_VARIABLE: &str = "SKYSERVE_BACKGROUND";
 
+/// The init that runs after [`spawn_background`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spawned {
+    pub init: RunningInit,
+    /// Whether it is the one that was started here; else another was there, or was faster.
+    pub here: bool,
+}
+
 /// Starts `exe args…` as init of this home, in a session of its own, its output appended to init's log; returns once it
 /// (or another init that was faster) holds the home's lock.
-pub fn spawn_background<A: AsRef<OsStr>>(exe: &Path, home: &Home, args: &[A]) -> Result<RunningInit, BackgroundError> {
+pub fn spawn_background<A: AsRef<OsStr>>(exe: &Path, home: &Home, args: &[A]) -> Result<Spawned, BackgroundError> {
+    let another = |init| Spawned { init, here: false };
     if let Some(running) = running(home) {
-        return Ok(running);
+        return Ok(another(running));
     }
     home.make_dirs()?;
     let log_path = home.init_log();
     let log_failed = |source| BackgroundError::Log { path: home.init_log(), source };
-    let log = open_append(&log_path).map_err(log_failed)?;
+    let mut log = open_append(&log_path).map_err(log_failed)?;
+    // A full disk shows here, where somebody is told.
+    writeln!(log, "skyserve init: started by a command").map_err(log_failed)?;
     let said_before = log.metadata().map_err(log_failed)?.len();
     let mut command = Command::new(exe);
     command
@@ -93,11 +104,11 @@ pub fn spawn_background<A: AsRef<OsStr>>(exe: &Path, home: &Home, args: &[A]) ->
     let deadline = Instant::now() + START_WAIT;
     loop {
         if let Some(running) = running(home) {
-            return Ok(running);
+            return Ok(Spawned { init: running, here: u32::try_from(running.pid) == Ok(child.id()) });
         }
         if let Ok(Some(_)) = child.try_wait() {
             // Another init may have been faster between the two looks.
-            return running(home).ok_or_else(|| BackgroundError::EndedAtOnce {
+            return running(home).map(another).ok_or_else(|| BackgroundError::EndedAtOnce {
                 said: said_since(&log_path, said_before),
                 log: log_path,
             });

@@ -28,7 +28,7 @@ mod sys;
 
 use std::process::ExitCode;
 
-pub use background::{BackgroundError, Requested, Stopped, request_run, spawn_background, stop};
+pub use background::{BackgroundError, Requested, Spawned, Stopped, request_run, spawn_background, stop};
 pub use command::{ForwardTo, run_command};
 pub use lock::{RunningInit, running};
 pub use options::{CONTROLLER, LOAD_BALANCER, Options, RestartBounds, Role, Timing};

@@ -96,7 +96,13 @@ fn a_second_sigterm_leaves_no_more_grace() {
     init.signal(Signal::SIGTERM);
     wait_until("init is stopping", || test.status().is_some_and(|status| status.state == "stopping"));
     assert!(is_alive(controller));
+    // Those that come at once are the same wish; a later one is another.
+    wait_until("the controller is killed", || {
+        init.signal(Signal::SIGTERM);
+        !is_alive(controller)
+    });
     init.stop();
+    assert!(test.log().contains("again: ending everything now"));
 }
 
 #[test]

@@ -20,9 +20,12 @@ fn it_starts_in_the_background_is_found_and_stops_without_a_trace() {
     // A descriptor that passes through exec, as a careless caller may have one.
     let stray = test.home.path().join("stray");
     let _stray = nix::unistd::dup(fs::File::create(&stray).unwrap()).unwrap();
-    let init = spawn_background(HARNESS.as_ref(), &test.home, &ARGUMENTS).unwrap();
+    let spawned = spawn_background(HARNESS.as_ref(), &test.home, &ARGUMENTS).unwrap();
+    assert!(spawned.here);
+    let init = spawned.init;
     assert_eq!(running(&test.home), Some(init));
-    assert_eq!(spawn_background(HARNESS.as_ref(), &test.home, &ARGUMENTS).unwrap(), init);
+    let again = spawn_background(HARNESS.as_ref(), &test.home, &ARGUMENTS).unwrap();
+    assert_eq!((again.init, again.here), (init, false));
     // A session of its own, in the home, with its output in the log and no other descriptor of ours.
     let pid = init.pid;
     let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(pid))).unwrap();

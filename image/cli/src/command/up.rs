@@ -44,7 +44,9 @@ pub(super) async fn up(context: &Context, command: Up, screen: &mut Screen<'_>) 
     context.home.make_dirs()?;
     let Found { client, started } = runtime::ensure(&context.home, &mut progress).await?;
     let created = create(context, &client, &command, &plan, &mut progress).await;
-    if created.is_err() && started && client.services().await.is_ok_and(|services| services.is_empty()) {
+    // A name that is taken is another command's service, on its way.
+    let taken = matches!(&created, Err(CommandError::NameTaken(_)));
+    if created.is_err() && !taken && started && client.services().await.is_ok_and(|services| services.is_empty()) {
         runtime::stop_ours(&context.home, &mut progress).await?;
     }
     let view = created?;
@@ -136,10 +138,9 @@ async fn create(
 }
 
 fn name_taken(context: &Context, name: &str) -> CommandError {
-    CommandError::Refused(format!(
-        "service {name} already exists. To change it, use `{}`; to start afresh, take it down first with `{}`; to start \
-         another one, give it another name with -n",
-        context.called_as.command(&format!("update {name} YAML")),
+    CommandError::NameTaken(format!(
+        "service {name} already exists, and `update` cannot change a running service in this version. To run another \
+         YAML under this name, take it down first with `{}`; to start another service, give it another name with -n",
         context.called_as.command(&format!("down {name}"))
     ))
 }
@@ -179,7 +180,8 @@ async fn until_ready(
     loop {
         let view = next_view(&mut watch, name).await?;
         match view.status.as_str() {
-            "READY" => return Ok(view),
+            "READY" if view.endpoint_listens => return Ok(view),
+            "NO_REPLICA" if view.replicas_wanted == 0 && view.endpoint_listens => return Ok(view),
             "FAILED" | "FAILED_CLEANUP" | "SHUTTING_DOWN" => return Err(failed(context, &view)),
             _ => progress.states(&states(&view)),
         }

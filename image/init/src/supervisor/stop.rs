@@ -16,9 +16,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long after SIGKILL to wait for a process that does not go (it hangs in the kernel) before leaving it behind.
 const GIVE_UP_AFTER_KILL: Duration = Duration::from_secs(3);
 
+/// Signals that come together mean one wish: two commands that each take the last service down, a terminal that
+/// signals the whole group.
+const SAME_WISH_WITHIN: Duration = Duration::from_millis(500);
+
 /// A stop under way.
 #[derive(Debug)]
 pub(super) struct Stopping {
+    since: Instant,
     /// When what scripts have left in the background is killed.
     kill_background_at: Instant,
 }
@@ -34,6 +39,9 @@ impl Supervisor {
     /// The first time, asks everything to stop; the second time, leaves no more grace.
     pub(super) fn stop(&mut self, signal: i32) {
         let now = Instant::now();
+        if self.stopping.as_ref().is_some_and(|stopping| now.duration_since(stopping.since) < SAME_WISH_WITHIN) {
+            return;
+        }
         let hurry = self.stopping.is_some();
         let grace = |grace: Duration| if hurry { now } else { now + grace };
         let script_grace = grace(self.options.timing.script_stop_grace);
@@ -59,7 +67,7 @@ impl Supervisor {
         if !hurry {
             self.signal_background(libc::SIGTERM);
         }
-        self.stopping = Some(Stopping { kill_background_at: script_grace });
+        self.stopping = Some(Stopping { since: now, kill_background_at: script_grace });
         self.status.state = "stopping".to_owned();
         self.status_changed = true;
     }

@@ -113,7 +113,7 @@ fn a_name_that_is_taken_is_an_error_that_names_update_and_down() {
         _ => ok(service("web", "READY")),
     });
     let error = scene.up(scene.command(false)).0.unwrap_err().to_string();
-    assert!(error.contains("skyserve update web") && error.contains("skyserve down web"), "{error}");
+    assert!(error.contains("`update`") && error.contains("skyserve down web"), "{error}");
     assert!(!controller.asked().iter().any(|what| what.starts_with("POST")));
 }
 
