@@ -67,7 +67,7 @@ fn judge_service(task: &TaskSpec, findings: &mut Findings) {
             service.max_replicas.unwrap_or(service.min_replicas)
         ));
     } else if service.min_replicas == 0 {
-        findings.warn("The service asks for 0 replicas: no request can be answered until an update raises that.");
+        findings.warn("The service asks for 0 replicas: no request can be answered.");
     }
     if !service.autoscales() && (service.upscale_delay_seconds.is_some() || service.downscale_delay_seconds.is_some()) {
         findings
@@ -102,6 +102,11 @@ fn judge_task(task: &TaskSpec, left_out: &[&str], findings: &mut Findings) {
     for (destination, source) in &task.file_mounts {
         if read::mounts::is_url(source) {
             findings.refuse(format!("file_mounts.{destination}: copying from {source} is not supported yet."));
+        }
+        if destination.split('/').any(|part| part == "..") {
+            findings.refuse(format!(
+                "file_mounts.{destination}: a destination must not lead out of where it begins: give it without `..`."
+            ));
         }
     }
     for (destination, _) in &task.storage_mounts {

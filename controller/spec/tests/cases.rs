@@ -176,7 +176,7 @@ fn pools_are_judged() {
 
 #[test]
 fn what_cannot_be_done_yet_is_said() {
-    run("support.cases", 16);
+    run("support.cases", 17);
 }
 
 #[test]
