@@ -21,7 +21,7 @@ pub(crate) const RETRY_FOR: Duration = Duration::from_secs(10);
 /// Pause between attempts: short against a restart, long against a busy loop.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// For everything but uploads and long polls: each takes a few writes to a disk that may be slow.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The controller answers a long poll after 20 s at the latest.
 const CHANGES_WITHIN: Duration = Duration::from_secs(30);
 /// An upload may take this long, and longer by its size at [`UPLOAD_BYTES_PER_SECOND_MIN`].
