@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 fn http_service() -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http_service.yaml").to_str().unwrap().to_owned()
+    crate::home::http_service().to_str().unwrap().to_owned()
 }
 
 #[test]

@@ -222,6 +222,11 @@ impl Drop for TestHome {
     }
 }
 
+/// The repository's own copy of the seed's `http_service.yaml`.
+pub fn http_service() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http_service.yaml")
+}
+
 /// The binary under test.
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_skyserve")

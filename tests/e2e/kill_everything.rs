@@ -1,17 +1,12 @@
 //! `kill -9` of init and everything under it but the replicas, then a start from what is stored.
 
-use crate::home::{TestHome, binary};
+use crate::home::{TestHome, binary, http_service};
 use crate::load::get_once;
 use crate::wait;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Instant;
-
-fn http_service() -> PathBuf {
-    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http_service.yaml")
-}
 
 /// Everything of the replicas that must be the same afterwards.
 fn replicas(home: &TestHome, name: &str) -> BTreeSet<String> {

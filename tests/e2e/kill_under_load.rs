@@ -1,20 +1,15 @@
 //! Under constant load, any part of the product may be killed.
 
-use crate::home::TestHome;
+use crate::home::{TestHome, http_service};
 use crate::load::{Load, Oha, Outcomes, get_once};
 use crate::posts;
 use crate::processes::{self, Process};
 use crate::wait;
 use nix::sys::signal::Signal;
-use std::path::{Path, PathBuf};
 
 const KILLS: usize = 20;
 const CLIENTS: usize = 8;
 const REQUESTS_BETWEEN_KILLS: usize = 20;
-
-fn http_service() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http_service.yaml")
-}
 
 /// Runs `disturb` under the tests' own load and, where it is installed, oha's besides.
 fn under_load(endpoint: &str, disturb: impl FnOnce()) -> Outcomes {

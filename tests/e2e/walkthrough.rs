@@ -1,15 +1,9 @@
 //! The seed document's walkthrough, typed as it stands, and the life of a service around it.
 
-use crate::home::{TestHome, binary, text};
+use crate::home::{TestHome, binary, http_service, text};
 use crate::wait;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-
-/// The repository's own copy of the seed's `http_service.yaml`.
-fn http_service() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http_service.yaml")
-}
 
 #[test]
 fn the_seeds_walkthrough_works_as_typed() {
