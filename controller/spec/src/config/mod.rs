@@ -28,6 +28,67 @@ pub struct Config {
     pub load_balancer: LoadBalancerConfig,
     /// `serve.replicas.port_isolation`
     pub port_isolation: PortIsolation,
+    /// `kubernetes`
+    pub kubernetes: KubernetesConfig,
+}
+
+/// `kubernetes`: what runs on a cluster, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KubernetesConfig {
+    /// Context of the kubeconfig; its current one by default.
+    pub context: Option<String>,
+    /// Namespace of the controller and its replicas; the context's by default.
+    pub namespace: Option<String>,
+    /// How endpoints are reached from outside the cluster.
+    pub ports: EndpointKind,
+    /// Image of replicas that name none (`image_id`).
+    pub replica_image: String,
+    /// Merged into every replica pod, as SkyPilot does.
+    pub pod_config: Option<serde_json::Value>,
+    /// How long a pod of ours stays on a node that is not ready or not reachable.
+    pub unreachable_seconds: u32,
+    /// Whether to make a NetworkPolicy for the controller.
+    pub network_policy: bool,
+    /// Whether to make a PodDisruptionBudget for load balancers.
+    pub disruption_budget: bool,
+    /// Whether to make a PodMonitor (Prometheus Operator).
+    pub pod_monitor: bool,
+}
+
+/// `kubernetes.ports`: SkyPilot's ways to reach an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointKind {
+    /// A Service of type LoadBalancer; by its node port while it has no address.
+    #[default]
+    LoadBalancer,
+    /// A Service of type NodePort.
+    NodePort,
+    /// A Service and an Ingress.
+    Ingress,
+    /// From inside the cluster alone: a Service with a cluster IP, which stays when the pod is replaced.
+    PodIp,
+}
+
+/// SkyPilot's replicas need bash and, mostly, Python.
+const REPLICA_IMAGE_DEFAULT: &str = "docker.io/library/python:3.12-slim";
+/// A tenth of Kubernetes' own 300 s: a controller's state is on its volume, so moving early loses nothing.
+const UNREACHABLE_SECONDS_DEFAULT: u32 = 30;
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        Self {
+            context: None,
+            namespace: None,
+            ports: EndpointKind::default(),
+            replica_image: REPLICA_IMAGE_DEFAULT.to_owned(),
+            pod_config: None,
+            unreachable_seconds: UNREACHABLE_SECONDS_DEFAULT,
+            network_policy: true,
+            disruption_budget: false,
+            pod_monitor: false,
+        }
+    }
 }
 
 /// `serve.load_balancer`
@@ -39,6 +100,8 @@ pub struct LoadBalancerConfig {
     pub ports: PortRange,
     /// Where metrics and health are served; port 0 means any free one.
     pub metrics_address: SocketAddr,
+    /// On a cluster: 1 is the one in the controller's pod; more are pods of load balancers alone.
+    pub replicas: u32,
     /// Worker threads, each with a runtime of its own.
     pub threads: u32,
     /// How long connections may go on after their replica or the load balancer is to go.
@@ -85,6 +148,7 @@ impl Default for LoadBalancerConfig {
             listen_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             ports: PortRange { from: PORTS_FROM_DEFAULT, to: PORTS_TO_DEFAULT },
             metrics_address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            replicas: 1,
             threads: 1,
             drain_seconds: DRAIN_SECONDS_DEFAULT,
             queue_limit: QUEUE_LIMIT_DEFAULT,
