@@ -24,6 +24,8 @@ pub struct Outcomes {
     pub statuses: BTreeMap<u16, u64>,
     /// How each failure was described.
     pub problems: BTreeMap<String, u64>,
+    /// Longest time to an answer, where it was measured.
+    pub slowest: Duration,
 }
 
 impl Outcomes {
@@ -37,6 +39,7 @@ impl Outcomes {
         self.cut += other.cut;
         other.statuses.iter().for_each(|(status, count)| *self.statuses.entry(*status).or_default() += count);
         other.problems.iter().for_each(|(problem, count)| *self.problems.entry(problem.clone()).or_default() += count);
+        self.slowest = self.slowest.max(other.slowest);
     }
 }
 
@@ -109,8 +112,13 @@ fn ask_until(address: SocketAddr, stop: &AtomicBool) -> Outcomes {
 
 /// One GET on a connection of its own; gives the status.
 pub fn get_once(address: SocketAddr) -> std::io::Result<u16> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    get_within(address, ANSWER_TIMEOUT)
+}
+
+/// The same, with another patience for connecting and for each read.
+pub fn get_within(address: SocketAddr, patience: Duration) -> std::io::Result<u16> {
+    let stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     get(BufReader::new(stream)).map(|(status, _)| status)
 }
 
@@ -166,6 +174,11 @@ impl Oha {
 
     /// Starts `clients` keep-alive connections.
     pub fn start(endpoint: &str, clients: usize) -> Self {
+        Self::start_with(endpoint, clients, &[])
+    }
+
+    /// Starts `clients` connections with more of oha's options.
+    pub fn start_with(endpoint: &str, clients: usize, more: &[&str]) -> Self {
         let child = Command::new("oha")
             .args([
                 "--no-tui",
@@ -178,6 +191,7 @@ impl Oha {
                 "-c",
                 &clients.to_string(),
             ])
+            .args(more)
             .arg(endpoint)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -193,7 +207,8 @@ impl Oha {
             .unwrap();
         let output = self.child.wait_with_output().unwrap();
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("oha prints JSON");
-        let mut outcomes = Outcomes::default();
+        let slowest = report["summary"]["slowest"].as_f64().unwrap_or(0.0);
+        let mut outcomes = Outcomes { slowest: Duration::from_secs_f64(slowest.max(0.0)), ..Outcomes::default() };
         for (status, count) in report["statusCodeDistribution"].as_object().into_iter().flatten() {
             let count = count.as_u64().unwrap();
             match status.as_str() {

@@ -6,8 +6,13 @@ use std::time::{Duration, Instant};
 pub const SOON: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` gives a value, and gives it; fails with `what` and the last problem.
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + SOON;
+pub fn until<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> T {
+    until_within(SOON, what, condition)
+}
+
+/// The same, for what may take another time than [`SOON`].
+pub fn until_within<T>(within: Duration, what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + within;
     loop {
         match condition() {
             Ok(value) => return value,
