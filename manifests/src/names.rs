@@ -5,6 +5,10 @@ use sha2::{Digest, Sha256};
 /// Who we are to server-side apply.
 pub const FIELD_MANAGER: &str = "skyserve";
 
+/// The image of a controller unless the configuration names another: that of this very version. `image/build` gives
+/// its image this name.
+pub const DEFAULT_CONTROLLER_IMAGE: &str = concat!("docker.io/skyserve/skyserve:", env!("CARGO_PKG_VERSION"));
+
 /// On every object of ours; the value is the controller's name.
 pub const CONTROLLER_LABEL: &str = "skyserve.dev/controller";
 /// What an object is for: one of the `COMPONENT_*` values.

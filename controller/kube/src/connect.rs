@@ -1,5 +1,6 @@
 //! From a kubeconfig, or from inside a pod, to a client.
 
+use crate::transport;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
@@ -34,8 +35,13 @@ pub enum ConnectError {
     Kubeconfig(#[from] kube::config::KubeconfigError),
     #[error("this is not a pod with a service account: {0}")]
     InCluster(#[from] kube::config::InClusterError),
-    #[error("the kubeconfig's settings cannot be used: {0}")]
+    #[error("the kubeconfig's settings cannot be used: {}", crate::chain(.0))]
     Client(kube::Error),
+    #[error(
+        "the kubeconfig (or HTTPS_PROXY) asks for a proxy of the kind {0}: only http:// without a password is \
+         supported; put the API server's address into NO_PROXY if it needs none"
+    )]
+    Proxy(String),
 }
 
 /// A client of the cluster: by the service account inside a pod, by the kubeconfig elsewhere. Asks nobody yet.
@@ -50,6 +56,6 @@ pub async fn connect(options: &Options) -> Result<Cluster, ConnectError> {
         (Config::from_custom_kubeconfig(kubeconfig, &chosen).await?, name)
     };
     let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).map_err(ConnectError::Client)?;
+    let client = transport::client(config)?;
     Ok(Cluster { client, namespace, name })
 }
