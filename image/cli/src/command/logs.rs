@@ -3,12 +3,12 @@
 use super::down::replica_ids;
 use super::{CommandError, Context, existing};
 use crate::client::{Client, ClientError};
-use crate::follow::Follower;
 use crate::invocation::{LogOf, Logs};
 use crate::output::{Screen, message, warning};
 use crate::progress::Progress;
 use crate::runtime;
 use skyserve_api::ServiceView;
+use skyserve_logs::Follower;
 use skyserve_provider::process::replica_log_path;
 use skyserve_shim::folder::Folder;
 use std::path::PathBuf;
