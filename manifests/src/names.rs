@@ -48,12 +48,19 @@ pub const POD_VARIABLE: &str = "SKYSERVE_POD";
 pub const POD_UID_VARIABLE: &str = "SKYSERVE_POD_UID";
 /// Address of the pod (downward API).
 pub const POD_IP_VARIABLE: &str = "SKYSERVE_POD_IP";
+/// Address of the pod's node (downward API): where a node port answers.
+pub const NODE_IP_VARIABLE: &str = "SKYSERVE_NODE_IP";
 /// `true` if the controller is a Deployment, `false` if it is a plain pod.
 pub const HIGH_AVAILABILITY_VARIABLE: &str = "SKYSERVE_HIGH_AVAILABILITY";
 /// The controller's own image: its binary prepares replicas.
 pub const IMAGE_VARIABLE: &str = "SKYSERVE_IMAGE";
 /// A configuration file to read instead of `~/.sky/config.yaml`.
 pub const CONFIG_VARIABLE: &str = "SKYSERVE_CONFIG";
+
+/// In a replica's init container: where the uploaded files are, `http://ADDRESS:9091`.
+pub const BUNDLE_URL_VARIABLE: &str = "SKYSERVE_BUNDLE_URL";
+/// Where sockets and whatever belongs to this pod alone are, as the home's crate calls it.
+pub const RUNTIME_DIR_VARIABLE: &str = "SKYSERVE_RUNTIME_DIR";
 
 /// The controller's configuration in its pod.
 pub const CONFIG_PATH: &str = "/etc/skyserve/config.yaml";
