@@ -68,7 +68,11 @@ pub fn status_advice(status: &Status) -> Advice {
         "Forbidden" => forbidden(status),
         "TooManyRequests" | "ServerTimeout" | "Timeout" | "InternalError" | "ServiceUnavailable"
         | "StorageReadError" => retry(status),
-        "Invalid" | "BadRequest" | "MethodNotAllowed" | "NotAcceptable" | "UnsupportedMediaType"
+        "Invalid"
+        | "BadRequest"
+        | "MethodNotAllowed"
+        | "NotAcceptable"
+        | "UnsupportedMediaType"
         | "RequestEntityTooLarge" => Advice::Refused,
         _ => match status.code {
             404 => Advice::NotFound,
@@ -199,7 +203,8 @@ mod tests {
 
     #[test]
     fn forbidden_by_quota_by_permission_and_by_policy_are_three_things() {
-        let quota = "pods \"a\" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=2, limited: pods=2";
+        let quota =
+            "pods \"a\" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=2, limited: pods=2";
         let permission = "pods is forbidden: User \"system:serviceaccount:ns:sky\" cannot create resource \"pods\" in API group \"\" in the namespace \"ns\"";
         let policy = "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true";
         assert_eq!(of(403, "Forbidden", quota), Advice::QuotaExceeded);

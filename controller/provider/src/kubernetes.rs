@@ -34,8 +34,8 @@ use api::Cluster;
 use failure::Doing;
 use skyserve_home::Home;
 use skyserve_kube::kube::Client;
+use skyserve_manifests::Owner;
 use skyserve_manifests::names::Names;
-use skyserve_manifests::owner::Owner;
 use skyserve_model::{LaunchSpec, Observation, ReplicaUid};
 use skyserve_spec::config::KubernetesConfig;
 use std::collections::BTreeSet;
@@ -123,7 +123,7 @@ impl Provider for KubernetesProvider {
     }
 
     async fn list(&self) -> Result<Vec<Observation>, ProviderError> {
-        let listed = self.site.cluster.list_pods().await;
+        let listed = self.site.cluster.list_pods(None).await;
         let listed = listed.map_err(|error| self.site.failed(&Doing::Listing, &error))?;
         let mut observations = Vec::new();
         for pod in listed.pods {

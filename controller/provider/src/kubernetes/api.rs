@@ -2,9 +2,9 @@
 
 use super::failure::CallError;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use skyserve_kube::Advice;
 use skyserve_kube::kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use skyserve_kube::kube::{self, Api, Client};
-use skyserve_kube::Advice;
 use skyserve_manifests::names::{COMPONENT_LABEL, COMPONENT_REPLICA, CONTROLLER_LABEL, FIELD_MANAGER, Names};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -25,11 +25,16 @@ pub struct Bounds {
     /// Pause before a call is repeated for the first time; doubles from there.
     pub pause_first: Duration,
     pub pause_max: Duration,
+    /// How long the server is asked to keep one watch open (whole seconds); the next goes on where it ended, and what
+    /// ends later than that is dead.
+    pub watch: Duration,
     /// From the first look at a pod to its commands' start: image, volumes, a node that has to be made for it.
     pub provision: Duration,
     /// Opening a log before a replica is ended, and reading what is left of it after; its end does not wait for more.
     pub log: Duration,
-    /// What the kubelet may take beyond a replica's grace: it stops containers, unmounts volumes, tells the API server.
+    /// What a kubelet that is alive needs beyond a replica's grace to say that its containers have ended.
+    pub word: Duration,
+    /// What it may take from there on: it unmounts volumes, and tells the API server that the pod may go.
     pub removal: Duration,
 }
 
@@ -40,20 +45,31 @@ impl Default for Bounds {
             patience: Duration::from_secs(20),
             pause_first: Duration::from_millis(200),
             pause_max: Duration::from_secs(5),
+            watch: Duration::from_secs(120),
             provision: Duration::from_secs(600),
             log: Duration::from_secs(3),
+            word: Duration::from_secs(5),
             removal: Duration::from_secs(30),
         }
     }
 }
 
-/// The two kinds of objects of a replica.
+/// The two kinds of objects of a replica. Secrets are made and never read: who may read one in a namespace may read all.
 #[derive(Clone)]
 pub(super) struct Cluster {
     pub(super) pods: Api<Pod>,
     secrets: Api<Secret>,
     pub(super) selector: String,
     pub(super) bounds: Bounds,
+}
+
+/// When an object was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Made {
+    Now,
+    /// Now, by a call whose answer was lost; or before.
+    Perhaps,
+    Before,
 }
 
 /// All pods of ours at one moment.
@@ -77,34 +93,43 @@ impl Cluster {
         self.patiently(|| async { self.pods.create(&post(), pod).await }).await
     }
 
-    pub(super) async fn create_secret(&self, secret: &Secret) -> Result<Secret, CallError> {
-        self.patiently(|| async { self.secrets.create(&post(), secret).await }).await
+    pub(super) async fn create_secret(&self, secret: &Secret) -> Result<Made, CallError> {
+        let mut tries = 0;
+        let result = self.patiently(|| {
+            tries += 1;
+            async { self.secrets.create(&post(), secret).await }
+        });
+        match result.await {
+            Ok(_) => Ok(Made::Now),
+            Err(error) if error.advice() != Advice::AlreadyExists => Err(error),
+            Err(_) => Ok(if tries > 1 { Made::Perhaps } else { Made::Before }),
+        }
     }
 
     pub(super) async fn pod(&self, name: &str) -> Result<Option<Pod>, CallError> {
         self.patiently(|| self.pods.get_opt(name)).await
     }
 
-    pub(super) async fn secret(&self, name: &str) -> Result<Option<Secret>, CallError> {
-        self.patiently(|| self.secrets.get_opt(name)).await
-    }
-
     /// Deletes the pod of this name if it still is the one with this UID.
     pub(super) async fn delete_pod(&self, name: &str, object_uid: &str, grace_seconds: u32) -> Result<(), CallError> {
-        let params = DeleteParams { grace_period_seconds: Some(grace_seconds), ..exactly(object_uid) };
-        gone(self.patiently(|| async { self.pods.delete(name, &params).await.map(drop) }).await)
+        let preconditions = Preconditions { uid: Some(object_uid.to_owned()), resource_version: None };
+        let params = DeleteParams {
+            grace_period_seconds: Some(grace_seconds),
+            preconditions: Some(preconditions),
+            ..DeleteParams::background()
+        };
+        match self.patiently(|| async { self.pods.delete(name, &params).await.map(drop) }).await {
+            // What is not there needs no deleting; and what is there instead is looked at again.
+            Err(error) if matches!(error.advice(), Advice::NotFound | Advice::Conflict) => Ok(()),
+            result => result,
+        }
     }
 
-    pub(super) async fn delete_secret(&self, name: &str, object_uid: &str) -> Result<(), CallError> {
-        let params = exactly(object_uid);
-        gone(self.patiently(|| async { self.secrets.delete(name, &params).await.map(drop) }).await)
-    }
-
-    /// Every pod of ours: all or an error, never some.
-    pub(super) async fn list_pods(&self) -> Result<Listed, CallError> {
+    /// Every pod of ours, or the pod of that name whosever it is: all or an error, never some.
+    pub(super) async fn list_pods(&self, name: Option<&str>) -> Result<Listed, CallError> {
         let mut error = None;
         for _ in 0..LISTS_MAX {
-            match self.try_list().await {
+            match self.try_list(name).await {
                 Ok(listed) => return Ok(listed),
                 Err(failed) if failed.advice() == Advice::Relist => error = Some(failed),
                 Err(failed) => return Err(failed),
@@ -113,8 +138,11 @@ impl Cluster {
         Err(error.unwrap_or(CallError::NoAnswer { waited: Duration::ZERO }))
     }
 
-    async fn try_list(&self) -> Result<Listed, CallError> {
-        let mut params = ListParams::default().labels(&self.selector).limit(PAGE);
+    async fn try_list(&self, name: Option<&str>) -> Result<Listed, CallError> {
+        let mut params = match name {
+            None => ListParams::default().labels(&self.selector).limit(PAGE),
+            Some(name) => ListParams::default().fields(&format!("metadata.name={name}")),
+        };
         let mut pods = Vec::new();
         loop {
             let page = self.once(self.pods.list(&params)).await?;
@@ -137,7 +165,10 @@ impl Cluster {
     }
 
     /// One call, repeated while that helps and patience lasts. Whatever is called so may be applied twice.
-    async fn patiently<T, C: Future<Output = kube::Result<T>>>(&self, call: impl Fn() -> C) -> Result<T, CallError> {
+    async fn patiently<T, C: Future<Output = kube::Result<T>>>(
+        &self,
+        mut call: impl FnMut() -> C,
+    ) -> Result<T, CallError> {
         let end = Instant::now() + self.bounds.patience;
         let mut pause = self.bounds.pause_first;
         loop {
@@ -169,18 +200,4 @@ impl Cluster {
 
 fn post() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
-}
-
-/// Deletes only the object that was looked at.
-fn exactly(object_uid: &str) -> DeleteParams {
-    let preconditions = Preconditions { uid: Some(object_uid.to_owned()), resource_version: None };
-    DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() }
-}
-
-/// What is not there needs no deleting.
-fn gone(result: Result<(), CallError>) -> Result<(), CallError> {
-    match result {
-        Err(error) if error.advice() == Advice::NotFound => Ok(()),
-        result => result,
-    }
 }

@@ -32,7 +32,11 @@ impl fmt::Display for CallError {
         match self {
             Self::Kube(error) => f.write_str(&explain(error)),
             Self::NoAnswer { waited } => {
-                write!(f, "the API server did not answer within {} ms; see whether it is overloaded", waited.as_millis())
+                write!(
+                    f,
+                    "the API server did not answer within {} ms; see whether it is overloaded",
+                    waited.as_millis()
+                )
             }
         }
     }
