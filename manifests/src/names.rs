@@ -20,6 +20,10 @@ pub const REPLICA_LABEL: &str = "skyserve.dev/replica";
 
 /// A replica's uid, whole.
 pub const UID_ANNOTATION: &str = "skyserve.dev/uid";
+/// The port on which a replica serves.
+pub const PORT_ANNOTATION: &str = "skyserve.dev/port";
+/// The version of its service that a replica is of.
+pub const VERSION_ANNOTATION: &str = "skyserve.dev/version";
 /// A service's name, whole.
 pub const SERVICE_ANNOTATION: &str = "skyserve.dev/service-name";
 /// `true` or `false`: the `high_availability` a controller was made with.

@@ -6,6 +6,6 @@
 mod advice;
 mod connect;
 
-pub use advice::{Advice, advice};
+pub use advice::{Advice, advice, explain, status_advice};
 pub use connect::{Cluster, ConnectError, Options, connect};
 pub use kube;

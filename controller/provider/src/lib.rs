@@ -1,14 +1,20 @@
-//! What runs replicas. One trait, [`Provider`]; [`process`] runs them as local processes.
+//! What runs replicas. One trait, [`Provider`]; [`process`] runs them as local processes, [`kubernetes`] as pods.
 //!
 //! Every call is idempotent by the replica's uid, so the controller may repeat it after a crash or a
 //! lost reply:
 //! * [`Provider::launch`] of a uid that exists adopts it; of one that was terminated does nothing.
 //! * [`Provider::terminate`] of a uid that does not exist succeeds, and makes a launch of it that is
-//!   still under way anywhere come to nothing.
+//!   still under way anywhere come to nothing: either nothing is made, or what is made is removed again
+//!   without being asked.
 //! * A uid is never started twice, and nothing but resources of that uid is ever touched.
 #![deny(unsafe_code)]
 
+mod kept_logs;
+pub mod kubernetes;
 pub mod process;
+mod tombstones;
+
+pub use kept_logs::newest_kept_log;
 
 use bytes::Bytes;
 use skyserve_model::{LaunchSpec, Observation, ReplicaUid};

@@ -7,7 +7,6 @@
 //! * A shim is only signalled through a pidfd whose process was verified to be it.
 
 mod failure;
-mod kept_logs;
 mod launch;
 mod log;
 mod observe;
@@ -16,9 +15,8 @@ mod readiness;
 mod terminate;
 #[cfg(test)]
 mod tests;
-mod tombstones;
 
-pub use kept_logs::replica_log_path;
+pub use crate::kept_logs::replica_log_path;
 
 use crate::{LogRequest, LogStream, OBSERVATIONS_QUEUED_MAX, Provider, ProviderError};
 use failure::Failure;

@@ -46,6 +46,7 @@ impl Pod {
             accelerators: Default::default(),
             use_spot: false,
             bundle: None,
+            image: None,
             has_workdir: false,
             file_mounts: Vec::new(),
         };
