@@ -36,6 +36,7 @@ pub(crate) fn rules(task: &TaskSpec, bundle: Option<String>) -> VersionRules {
             memory_gb: amounts.memory_gb.map(amount),
             accelerators: first.map(accelerators).unwrap_or_default(),
             use_spot: first.is_some_and(|first| first.use_spot == Some(true)),
+            image: first.and_then(Resource::docker_image).map(str::to_owned),
             has_workdir: task.workdir.is_some(),
             file_mounts: task.file_mounts.iter().map(|(destination, _)| destination.clone()).collect(),
             bundle,

@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         Ok(Invocation::LoadBalancer) => role::load_balancer(),
         // It forks: nothing above has opened a file or started a thread.
         Ok(Invocation::Shim { arguments }) => skyserve_shim::run_command_line(arguments.into_iter()),
+        // As PID 1 it takes signals before anything else.
+        Ok(Invocation::Replica { arguments }) => skyserve_replica::run_command_line(arguments.into_iter()),
         Err(code) => code,
     }
 }

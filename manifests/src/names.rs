@@ -24,6 +24,10 @@ pub const REPLICA_LABEL: &str = "skyserve.dev/replica";
 
 /// A replica's uid, whole.
 pub const UID_ANNOTATION: &str = "skyserve.dev/uid";
+/// The port on which a replica serves.
+pub const PORT_ANNOTATION: &str = "skyserve.dev/port";
+/// The version of its service that a replica is of.
+pub const VERSION_ANNOTATION: &str = "skyserve.dev/version";
 /// A service's name, whole.
 pub const SERVICE_ANNOTATION: &str = "skyserve.dev/service-name";
 /// `true` or `false`: the `high_availability` a controller was made with.
@@ -52,12 +56,19 @@ pub const POD_VARIABLE: &str = "SKYSERVE_POD";
 pub const POD_UID_VARIABLE: &str = "SKYSERVE_POD_UID";
 /// Address of the pod (downward API).
 pub const POD_IP_VARIABLE: &str = "SKYSERVE_POD_IP";
+/// Address of the pod's node (downward API): where a node port answers.
+pub const NODE_IP_VARIABLE: &str = "SKYSERVE_NODE_IP";
 /// `true` if the controller is a Deployment, `false` if it is a plain pod.
 pub const HIGH_AVAILABILITY_VARIABLE: &str = "SKYSERVE_HIGH_AVAILABILITY";
 /// The controller's own image: its binary prepares replicas.
 pub const IMAGE_VARIABLE: &str = "SKYSERVE_IMAGE";
 /// A configuration file to read instead of `~/.sky/config.yaml`.
 pub const CONFIG_VARIABLE: &str = "SKYSERVE_CONFIG";
+
+/// In a replica's init container: where the uploaded files are, `http://ADDRESS:9091`.
+pub const BUNDLE_URL_VARIABLE: &str = "SKYSERVE_BUNDLE_URL";
+/// Where sockets and whatever belongs to this pod alone are, as the home's crate calls it.
+pub const RUNTIME_DIR_VARIABLE: &str = "SKYSERVE_RUNTIME_DIR";
 
 /// The controller's configuration in its pod.
 pub const CONFIG_PATH: &str = "/etc/skyserve/config.yaml";

@@ -10,7 +10,13 @@
 //! | `DELETE /v1/services/{name}?purge=true` | | 202 [`ServiceView`]: it is going; gone when 404 |
 //! | `DELETE /v1/services/{name}/replicas/{id}?purge=true` | | 202 [`ReplicaView`] |
 //! | `PUT /v1/bundles/{sha256}` | the tar file | 201; 200 if it was there |
+//! | `GET /v1/services/{name}/replicas/{id}/log?tail=N&follow=true` | | the output of a replica's commands, as it comes |
+//! | `GET /v1/logs/{controller,loadbalancer,init}?tail=N&follow=true` | | a role's log, as it comes |
 //! | `GET /v1/changes?after={revision}` | | [`Changes`] once the revision differs from `after`, or after 20 s |
+//!
+//! A log is `text/plain`, from its beginning or its last N lines. With `follow` it goes on: a replica's until the
+//! replica ends (and from before it has begun), a role's without end. A log that breaks off ends without HTTP's last
+//! chunk. Of a replica that is gone, it is the log that was kept.
 //!
 //! Every refusal has a 4xx or 5xx status and an [`ErrorBody`].
 #![forbid(unsafe_code)]
@@ -59,8 +65,9 @@ pub struct ServiceView {
     /// Since when a replica has been ready without a break.
     pub ready_since_ms: Option<u64>,
     pub created_at_ms: u64,
-    /// `http://127.0.0.1:30001`; present as soon as it is decided.
+    /// `http://127.0.0.1:30001`; present as soon as it is decided. On a cluster empty until the cluster has said where.
     pub endpoint: String,
+    /// Whether requests to `endpoint` reach the load balancer.
     pub endpoint_listens: bool,
     pub replicas_ready: usize,
     pub replicas_wanted: usize,

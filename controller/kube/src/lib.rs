@@ -10,7 +10,7 @@ mod connect;
 mod resolve;
 mod transport;
 
-pub use advice::{Advice, advice};
+pub use advice::{Advice, advice, explain, status_advice};
 pub use chain::chain;
 pub use connect::{Cluster, ConnectError, Options, connect};
 pub use kube;

@@ -32,6 +32,9 @@ pub struct LaunchSpec {
     /// Accelerator names and counts.
     pub accelerators: BTreeMap<String, f64>,
     pub use_spot: bool,
+    /// The container image to run in, where replicas are containers; the provider's default if there is none.
+    #[serde(default)]
+    pub image: Option<String>,
     /// SHA-256 (hexadecimal) of the tar bundle with the workdir and file mounts, if there are any.
     pub bundle: Option<String>,
     /// Whether the bundle has a `workdir/`, copied into the replica's working directory.

@@ -7,19 +7,18 @@
 //! * A shim is only signalled through a pidfd whose process was verified to be it.
 
 mod failure;
-mod kept_logs;
 mod launch;
+mod log;
 mod observe;
 mod phase;
 mod readiness;
 mod terminate;
 #[cfg(test)]
 mod tests;
-mod tombstones;
 
-pub use kept_logs::replica_log_path;
+pub use crate::kept_logs::replica_log_path;
 
-use crate::{OBSERVATIONS_QUEUED_MAX, Provider, ProviderError};
+use crate::{LogRequest, LogStream, OBSERVATIONS_QUEUED_MAX, Provider, ProviderError};
 use failure::Failure;
 use skyserve_home::Home;
 use skyserve_model::{LaunchSpec, Observation, ReplicaUid};
@@ -114,6 +113,10 @@ impl Provider for ProcessProvider {
         let (sender, receiver) = mpsc::channel(OBSERVATIONS_QUEUED_MAX);
         tokio::spawn(observe::observe(Arc::clone(&self.site), sender));
         receiver
+    }
+
+    async fn log(&self, uid: &ReplicaUid, request: LogRequest) -> Result<Option<LogStream>, ProviderError> {
+        Ok(log::open(&self.site, uid, request))
     }
 }
 

@@ -1,6 +1,7 @@
-//! Unpacks a replica's bundle: a tar file with `workdir/` and `mounts/0`, `mounts/1`, …
+//! Unpacks a replica's bundle: a tar file with `workdir/` and `mounts/0`, `mounts/1`, … For local replicas
+//! ([`unpack`]) and for those in pods, which have the tar from elsewhere ([`unpack_entries`]).
 //!
-//! Nothing is ever written outside the replica's folder: entries with an absolute path, `..`, devices,
+//! Nothing is ever written outside the folder it is unpacked to: entries with an absolute path, `..`, devices,
 //! sockets and pipes are refused, and no entry is written through a link that leads out.
 
 use crate::folder::Folder;
@@ -16,7 +17,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// Why a bundle could not be put in place.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BundleError {
+pub enum BundleError {
     #[error("the uploaded files are gone ({0}): run `up` or `update` again")]
     Missing(io::Error),
     #[error("the uploaded files are damaged (their SHA-256 is {found}): run `up` or `update` again")]
@@ -66,7 +67,8 @@ fn verify(file: &mut File, digest: &str, cancelled: &dyn Fn() -> bool) -> Result
     if found == digest { Ok(()) } else { Err(BundleError::Damaged { found }) }
 }
 
-fn unpack_entries(tar: impl Read, target: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), BundleError> {
+/// Unpacks a tar into a folder that exists.
+pub fn unpack_entries(tar: impl Read, target: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), BundleError> {
     let mut archive = Archive::new(tar);
     for entry in archive.entries()? {
         if cancelled() {

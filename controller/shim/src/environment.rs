@@ -2,13 +2,15 @@
 //!
 //! It begins with what a program needs of the user's own session, never with all of it: the shim
 //! inherits from whichever process happened to launch it. Then come SkyPilot's variables, then the
-//! service's `envs` and `secrets`, then the few that nothing may override.
+//! service's `envs` and `secrets`, then the few that nothing may override. In a pod the container's own
+//! environment takes the session's place; the rest ([`add`]) is the same.
 
 use crate::address::Place;
 use crate::strays::{DIR_VARIABLE, UID_VARIABLE};
 use skyserve_model::launch::{LaunchSpec, Stage};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
+use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -37,7 +39,18 @@ const INHERITED: &[&str] = &[
 const INHERITED_PREFIXES: &[&str] = &["LC_", "XDG_", "CUDA_", "NVIDIA_", "ROCR_", "HIP_"];
 
 /// Where programs are searched when the session does not say.
-pub(crate) const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where and since when a replica's commands run.
+#[derive(Debug, Clone, Copy)]
+pub struct Seat {
+    /// The replica's own address.
+    pub ip: IpAddr,
+    /// The port to listen on for the endpoint's requests.
+    pub port: u16,
+    /// When the replica began, in milliseconds since the Unix epoch.
+    pub began_unix_ms: u64,
+}
 
 /// All variables of the commands of `stage`. Values are bytes: those of the session may be any.
 pub(crate) fn variables(
@@ -48,13 +61,22 @@ pub(crate) fn variables(
     claimed_unix_ms: u64,
 ) -> BTreeMap<String, OsString> {
     let mut all = inherited(std::env::vars_os());
+    let seat = Seat { ip: place.ip.into(), port: place.port_to_bind(spec.port), began_unix_ms: claimed_unix_ms };
+    add(&mut all, stage, spec, &seat);
+    all.insert(UID_VARIABLE.to_owned(), spec.uid.as_str().into());
+    all.insert(DIR_VARIABLE.to_owned(), dir.as_os_str().to_owned());
+    all
+}
+
+/// Adds to the session's variables those of the replica.
+pub fn add(all: &mut BTreeMap<String, OsString>, stage: Stage, spec: &LaunchSpec, seat: &Seat) {
     // As SkyPilot: what Python prints reaches the log at once.
     all.insert("PYTHONUNBUFFERED".into(), "1".into());
     let mut set = |name: &str, value: String| all.insert(name.to_owned(), value.into());
-    let ip = place.ip.to_string();
+    let ip = seat.ip.to_string();
     let gpus = gpus_per_node(spec).to_string();
     set("SKYPILOT_NUM_NODES", "1".into());
-    set("SKYPILOT_TASK_ID", format!("sky-{claimed_unix_ms}_{}-{}_1", spec.service, spec.replica_id));
+    set("SKYPILOT_TASK_ID", format!("sky-{}_{}-{}_1", seat.began_unix_ms, spec.service, spec.replica_id));
     set("SKYPILOT_SERVE_REPLICA_ID", spec.replica_id.to_string());
     match stage {
         Stage::Setup | Stage::Provision => {
@@ -68,7 +90,7 @@ pub(crate) fn variables(
             set("SKYPILOT_NUM_GPUS_PER_NODE", gpus);
         }
     }
-    let port = place.port_to_bind(spec.port).to_string();
+    let port = seat.port.to_string();
     set("PORT", port.clone());
     for (name, value) in spec.envs.iter().chain(&spec.secrets) {
         set(name, value.clone());
@@ -78,9 +100,6 @@ pub(crate) fn variables(
         set("PORT", port.clone());
     }
     set("SKYPILOT_SERVE_REPLICA_PORT", port);
-    set(UID_VARIABLE, spec.uid.to_string());
-    all.insert(DIR_VARIABLE.to_owned(), dir.as_os_str().to_owned());
-    all
 }
 
 /// `name=value` strings for execve(2); what cannot be one (a zero byte) is left out.

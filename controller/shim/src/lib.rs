@@ -11,13 +11,13 @@
 
 mod address;
 mod bind;
-mod bundle;
+pub mod bundle;
 mod connect;
-mod environment;
+pub mod environment;
 pub mod folder;
 mod isolation;
 mod limits;
-mod mounts;
+pub mod mounts;
 mod output;
 pub mod pidfd;
 mod replica;

@@ -22,7 +22,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// Why a file mount could not be placed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum MountError {
+pub enum MountError {
     #[error(
         "file mount {destination}: {why}. Use a destination relative to the working directory instead, like `./{name}`"
     )]
@@ -59,7 +59,7 @@ impl Mounts {
                 why,
                 name: target.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             };
-            refuse_vital(&target, folder).map_err(|why| impossible(why.into()))?;
+            refuse_vital(&target).and_then(|()| refuse_own(&target, folder)).map_err(|why| impossible(why.into()))?;
             let own = folder.mounts_dir().join(index.to_string());
             fs::create_dir_all(folder.mounts_dir()).and_then(|()| fs::rename(&source, &own)).map_err(copied)?;
             if !separate {
@@ -98,7 +98,7 @@ pub fn remove_abandoned(folder: &Folder, destinations: &[String], home: &Path) {
 }
 
 /// Where a destination that is not relative to the working directory leads.
-fn absolute(destination: &str, home: &Path) -> Option<PathBuf> {
+pub fn absolute(destination: &str, home: &Path) -> Option<PathBuf> {
     match destination.strip_prefix('~') {
         Some("") => Some(home.to_path_buf()),
         Some(below) if below.starts_with('/') => Some(home.join(below.trim_start_matches('/'))),
@@ -107,7 +107,7 @@ fn absolute(destination: &str, home: &Path) -> Option<PathBuf> {
 }
 
 /// Destinations under which nothing would work any more.
-fn refuse_vital(target: &Path, folder: &Folder) -> Result<(), &'static str> {
+pub fn refuse_vital(target: &Path) -> Result<(), &'static str> {
     if target.components().any(|part| part == Component::ParentDir) {
         return Err("`..` is not allowed in it");
     }
@@ -117,10 +117,11 @@ fn refuse_vital(target: &Path, folder: &Folder) -> Result<(), &'static str> {
     {
         return Err("the system itself needs this folder");
     }
-    if folder.dir().starts_with(target) {
-        return Err("it would hide the replica's own folder");
-    }
     Ok(())
+}
+
+fn refuse_own(target: &Path, folder: &Folder) -> Result<(), &'static str> {
+    if folder.dir().starts_with(target) { Err("it would hide the replica's own folder") } else { Ok(()) }
 }
 
 /// Enters a mount namespace whose changes nobody else sees.
@@ -137,7 +138,7 @@ fn separate_namespace() -> io::Result<()> {
 }
 
 /// Moves `source` to `work`/`destination`, into what the workdir has there already.
-fn place_copy(source: &Path, work: &Path, destination: &Path) -> io::Result<()> {
+pub fn place_copy(source: &Path, work: &Path, destination: &Path) -> io::Result<()> {
     if destination.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
         return Err(io::Error::other("`..` is not allowed in it"));
     }
@@ -153,11 +154,11 @@ fn place_copy(source: &Path, work: &Path, destination: &Path) -> io::Result<()> 
     merge(source, &target)
 }
 
-/// Renames, or goes into folders that are on both sides.
-fn merge(source: &Path, target: &Path) -> io::Result<()> {
+/// Moves `source` to `target`, or goes into folders that are on both sides.
+pub fn merge(source: &Path, target: &Path) -> io::Result<()> {
     let (from, to) = (fs::symlink_metadata(source)?, fs::symlink_metadata(target));
     match to {
-        Err(_) => fs::rename(source, target),
+        Err(_) => move_to(source, target),
         Ok(to) if from.is_dir() && to.is_dir() => {
             for entry in fs::read_dir(source)? {
                 let entry = entry?;
@@ -167,8 +168,33 @@ fn merge(source: &Path, target: &Path) -> io::Result<()> {
         }
         Ok(to) if to.is_dir() => Err(io::Error::other("the workdir has a folder where a file is to be mounted")),
         Ok(_) if from.is_dir() => Err(io::Error::other("the workdir has a file where a folder is to be mounted")),
-        Ok(_) => fs::rename(source, target),
+        Ok(_) => move_to(source, target),
     }
+}
+
+/// Renames; copies to another file system, as a pod's volumes are to each other.
+fn move_to(source: &Path, target: &Path) -> io::Result<()> {
+    match fs::rename(source, target) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => copy_tree(source, target),
+        result => result,
+    }
+}
+
+fn copy_tree(source: &Path, target: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(source)?;
+    if metadata.is_symlink() {
+        let _ = fs::remove_file(target);
+        return std::os::unix::fs::symlink(fs::read_link(source)?, target);
+    }
+    if !metadata.is_dir() {
+        return fs::copy(source, target).map(drop);
+    }
+    fs::create_dir(target)?;
+    for entry in fs::read_dir(source)? {
+        let entry = entry?;
+        copy_tree(&entry.path(), &target.join(entry.file_name()))?;
+    }
+    fs::set_permissions(target, metadata.permissions())
 }
 
 fn register_dir(folder: &Folder) -> PathBuf {
@@ -316,9 +342,24 @@ mod tests {
         assert_eq!(absolute("data/x", home), None);
         let folder = Folder::at("/home/me/.sky/serve/replicas/x-1-1");
         for bad in ["/", "/etc", "/proc/1", "/home/me/.sky", "/home/me", "/data/../etc"] {
-            assert!(refuse_vital(Path::new(bad), &folder).is_err(), "{bad}");
+            let refused = refuse_vital(Path::new(bad)).and_then(|()| refuse_own(Path::new(bad), &folder));
+            assert!(refused.is_err(), "{bad}");
         }
-        assert!(refuse_vital(Path::new("/data"), &folder).is_ok());
+        assert!(refuse_vital(Path::new("/data")).is_ok());
+    }
+
+    #[test]
+    fn a_copy_to_another_file_system_keeps_links_and_modes() {
+        use std::os::unix::fs::PermissionsExt;
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        fs::create_dir_all(from.join("bin")).unwrap();
+        fs::write(from.join("bin/tool"), "x").unwrap();
+        fs::set_permissions(from.join("bin/tool"), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink("bin/tool", from.join("latest")).unwrap();
+        copy_tree(&from, &to).unwrap();
+        assert_eq!(fs::metadata(to.join("bin/tool")).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_link(to.join("latest")).unwrap(), Path::new("bin/tool"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) fn spec(uid: &str, port: u16) -> LaunchSpec {
         memory_gb: None,
         accelerators: Default::default(),
         use_spot: false,
+        image: None,
         bundle: None,
         has_workdir: false,
         file_mounts: Vec::new(),

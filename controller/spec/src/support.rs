@@ -174,7 +174,7 @@ fn judge_choice(choice: &Resource, target: Target, findings: &mut Findings) {
         findings.refuse("resources.volumes are not supported yet.");
     }
     let without_effect = [
-        ("use_spot", choice.use_spot == Some(true)),
+        ("use_spot", local && choice.use_spot == Some(true)),
         ("disk_size", choice.disk_size.is_some()),
         ("disk_tier", choice.disk_tier.is_some()),
         ("network_tier", choice.network_tier.is_some()),

@@ -146,6 +146,9 @@ pub(crate) enum RoleCommand {
     /// One local replica's guardian; it reads its arguments itself
     #[command(hide = true)]
     Shim(AnyArgs),
+    /// What runs of ours in a replica's pod; it reads its arguments itself
+    #[command(hide = true)]
+    Replica(AnyArgs),
 }
 
 #[derive(Debug, Args)]

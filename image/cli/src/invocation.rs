@@ -26,6 +26,10 @@ pub enum Invocation {
     Shim {
         arguments: Vec<OsString>,
     },
+    /// Ours in a replica's pod, with its arguments.
+    Replica {
+        arguments: Vec<OsString>,
+    },
 }
 
 /// Options of `skyserve init`.
@@ -219,6 +223,7 @@ fn role_invocation(role: RoleCommand) -> Invocation {
         RoleCommand::Controller => Invocation::Controller,
         RoleCommand::LoadBalancer => Invocation::LoadBalancer,
         RoleCommand::Shim(typed) => Invocation::Shim { arguments: typed.rest },
+        RoleCommand::Replica(typed) => Invocation::Replica { arguments: typed.rest },
     }
 }
 

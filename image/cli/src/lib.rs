@@ -16,7 +16,6 @@ mod bundle;
 mod client;
 mod command;
 mod duration;
-mod follow;
 mod invocation;
 mod judge;
 mod output;

@@ -1,5 +1,6 @@
 //! How a role, a script or a command is started: program, arguments, environment, streams.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -133,6 +134,26 @@ pub(crate) fn start_command(argv: &[OsString]) -> io::Result<i32> {
         passed_fds: Vec::new(),
         nofile: None,
         take_terminal: true,
+    })
+}
+
+/// Starts a command with this environment alone, in `dir`, with no input and with init's own output.
+pub(crate) fn start_command_in(
+    argv: &[OsString],
+    environment: &BTreeMap<String, OsString>,
+    dir: &Path,
+) -> io::Result<i32> {
+    let program = argv.first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let null = File::open("/dev/null")?;
+    sys::spawn(Exec {
+        program: c_string(program)?,
+        argv: argv.iter().map(|arg| c_string(arg)).collect::<io::Result<Vec<_>>>()?,
+        env: environment.iter().map(|(name, value)| entry(name, value)).collect::<io::Result<Vec<_>>>()?,
+        cwd: Some(c_string(dir.as_os_str())?),
+        stdio: Some([null.as_fd(), io::stdout().as_fd(), io::stderr().as_fd()]),
+        passed_fds: Vec::new(),
+        nofile: None,
+        take_terminal: false,
     })
 }
 

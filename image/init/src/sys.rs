@@ -262,14 +262,14 @@ pub(crate) fn signal_set(include: impl Fn(c_int) -> bool) -> nix::sys::signal::S
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     Code(i32),
     Signal(i32),
 }
 
 impl Exit {
     /// As a shell has it: 128 and more for a signal.
-    pub(crate) fn shell_code(self) -> u8 {
+    pub fn shell_code(self) -> u8 {
         let code = match self {
             Self::Code(code) => code,
             Self::Signal(signal) => 128 + signal,

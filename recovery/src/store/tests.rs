@@ -35,6 +35,7 @@ fn service(name: &str, incarnation: u64) -> Service {
         memory_gb: None,
         accelerators: BTreeMap::new(),
         use_spot: false,
+        image: None,
         bundle: None,
         has_workdir: false,
         file_mounts: vec![],

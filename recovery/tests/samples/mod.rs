@@ -51,6 +51,7 @@ pub(crate) fn rules() -> VersionRules {
             memory_gb: None,
             accelerators: BTreeMap::new(),
             use_spot: false,
+            image: None,
             bundle: None,
             has_workdir: false,
             file_mounts: vec![],
@@ -152,11 +153,11 @@ fn launch_template() -> impl Strategy<Value = LaunchTemplate> {
     let scripts = (option::of(text()), option::of(text()));
     let variables = (btree_map(text(), text(), 0..3), btree_map(text(), text(), 0..3));
     let ports = (any::<u16>(), vec(any::<u16>(), 0..3));
-    let resources = (amount(), amount(), btree_map(text(), -1e300..1e300_f64, 0..3), any::<bool>());
+    let resources = (amount(), amount(), btree_map(text(), -1e300..1e300_f64, 0..3), any::<bool>(), option::of(text()));
     let files = (option::of(text()), any::<bool>(), vec(text(), 0..3));
     (scripts, variables, ports, resources, files).prop_map(
         |((setup, run), (envs, secrets), (port, ports), resources, (bundle, has_workdir, file_mounts))| {
-            let (cpus, memory_gb, accelerators, use_spot) = resources;
+            let (cpus, memory_gb, accelerators, use_spot, image) = resources;
             LaunchTemplate {
                 setup,
                 run,
@@ -168,6 +169,7 @@ fn launch_template() -> impl Strategy<Value = LaunchTemplate> {
                 memory_gb,
                 accelerators,
                 use_spot,
+                image,
                 bundle,
                 has_workdir,
                 file_mounts,

@@ -40,6 +40,7 @@ pub(crate) fn rules(replicas: u32) -> VersionRules {
             memory_gb: None,
             accelerators: BTreeMap::new(),
             use_spot: false,
+            image: None,
             bundle: None,
             has_workdir: false,
             file_mounts: Vec::new(),

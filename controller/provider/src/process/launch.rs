@@ -2,7 +2,8 @@
 //! leaves what the next launch, or a termination, goes on with.
 
 use super::failure::Failure;
-use super::{Site, terminate, tombstones};
+use super::{Site, terminate};
+use crate::tombstones;
 use skyserve_model::{LaunchSpec, ReplicaUid};
 use skyserve_shim::folder::{Folder, sync_dir};
 use skyserve_shim::pidfd::PidFd;

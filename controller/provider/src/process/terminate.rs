@@ -1,10 +1,10 @@
 //! Terminate: the tombstone, then the shim, then whatever a shim that was killed left, then the folder.
 //! Each step is safe to repeat, so a termination that was cut off is just begun again.
 
+use super::Site;
 use super::failure::Failure;
 use super::readiness::Readiness;
-use super::{Site, kept_logs, tombstones};
-use crate::ProviderError;
+use crate::{ProviderError, kept_logs, tombstones};
 use nix::sys::signal::Signal;
 use skyserve_model::ReplicaUid;
 use skyserve_shim::folder::{Folder, Lock, Tombstone, sync_dir};

@@ -1,6 +1,7 @@
 //! What needs no process.
 
 use super::*;
+use crate::{kept_logs, tombstones};
 use skyserve_shim::folder::Folder;
 use std::fs;
 use std::time::{Duration, SystemTime};

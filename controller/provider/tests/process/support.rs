@@ -97,6 +97,7 @@ pub(crate) fn spec(uid: &str, run: &str) -> LaunchSpec {
         memory_gb: None,
         accelerators: Default::default(),
         use_spot: false,
+        image: None,
         bundle: None,
         has_workdir: false,
         file_mounts: Vec::new(),

@@ -1,5 +1,5 @@
-//! The keys SkyPilot 0.14 knows, besides those that are honoured: they are no mistake, and have no
-//! effect.
+//! The keys that are known: SkyPilot 0.14's, and ours. Those that are not honoured are no mistake, and have no
+//! effect; all of them are what a misspelt key may have meant.
 
 pub(super) const SECTIONS: [&str; 39] = [
     "workspace",
@@ -54,10 +54,18 @@ pub(super) const CONTROLLER: [&str; 6] = [
     "task_logs_gc_retention_hours",
 ];
 
-pub(super) const LOAD_BALANCER: [&str; 7] =
-    ["listen_host", "ports", "metrics_address", "threads", "drain_seconds", "queue_limit", "queue_timeout_seconds"];
+pub(super) const LOAD_BALANCER: [&str; 8] = [
+    "listen_host",
+    "ports",
+    "metrics_address",
+    "replicas",
+    "threads",
+    "drain_seconds",
+    "queue_limit",
+    "queue_timeout_seconds",
+];
 
-pub(super) const KUBERNETES: [&str; 23] = [
+pub(super) const KUBERNETES: [&str; 29] = [
     "allowed_contexts",
     "context_configs",
     "pod_config",
@@ -81,4 +89,10 @@ pub(super) const KUBERNETES: [&str; 23] = [
     "pricing",
     "auto_mounts",
     "enable_docker",
+    "context",
+    "replica_image",
+    "unreachable_seconds",
+    "network_policy",
+    "disruption_budget",
+    "pod_monitor",
 ];

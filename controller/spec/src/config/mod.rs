@@ -4,7 +4,13 @@
 //! A key nobody knows is a warning with a suggestion, so that a configuration written for a newer or
 //! an extended SkyPilot still works; a known key with a wrong value is an error.
 
+mod controller;
 mod known;
+mod kubernetes;
+mod placement;
+
+pub use kubernetes::{EndpointKind, KubernetesConfig};
+pub use placement::Placement;
 
 use crate::field::{Field, Result};
 use crate::read;
@@ -20,7 +26,8 @@ use std::time::Duration;
 pub struct Config {
     /// `serve.controller.high_availability`
     pub high_availability: bool,
-    /// `serve.controller.resources`: what the controller runs on. The first, if there are several.
+    /// `serve.controller.resources`: what the controller runs on. The first, if there are several; and of it only
+    /// what is honoured.
     pub controller_resources: Resource,
     /// `kubernetes.high_availability.storage_class_name`: of the controller's volume.
     pub storage_class_name: Option<String>,
@@ -30,65 +37,6 @@ pub struct Config {
     pub port_isolation: PortIsolation,
     /// `kubernetes`
     pub kubernetes: KubernetesConfig,
-}
-
-/// `kubernetes`: what runs on a cluster, and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct KubernetesConfig {
-    /// Context of the kubeconfig; its current one by default.
-    pub context: Option<String>,
-    /// Namespace of the controller and its replicas; the context's by default.
-    pub namespace: Option<String>,
-    /// How endpoints are reached from outside the cluster.
-    pub ports: EndpointKind,
-    /// Image of replicas that name none (`image_id`).
-    pub replica_image: String,
-    /// Merged into every replica pod, as SkyPilot does.
-    pub pod_config: Option<serde_json::Value>,
-    /// How long a pod of ours stays on a node that is not ready or not reachable.
-    pub unreachable_seconds: u32,
-    /// Whether to make a NetworkPolicy for the controller.
-    pub network_policy: bool,
-    /// Whether to make a PodDisruptionBudget for load balancers.
-    pub disruption_budget: bool,
-    /// Whether to make a PodMonitor (Prometheus Operator).
-    pub pod_monitor: bool,
-}
-
-/// `kubernetes.ports`: SkyPilot's ways to reach an endpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EndpointKind {
-    /// A Service of type LoadBalancer; by its node port while it has no address.
-    #[default]
-    LoadBalancer,
-    /// A Service of type NodePort.
-    NodePort,
-    /// A Service and an Ingress.
-    Ingress,
-    /// From inside the cluster alone: a Service with a cluster IP, which stays when the pod is replaced.
-    PodIp,
-}
-
-/// SkyPilot's replicas need bash and, mostly, Python.
-const REPLICA_IMAGE_DEFAULT: &str = "docker.io/library/python:3.12-slim";
-/// A tenth of Kubernetes' own 300 s: a controller's state is on its volume, so moving early loses nothing.
-const UNREACHABLE_SECONDS_DEFAULT: u32 = 30;
-
-impl Default for KubernetesConfig {
-    fn default() -> Self {
-        Self {
-            context: None,
-            namespace: None,
-            ports: EndpointKind::default(),
-            replica_image: REPLICA_IMAGE_DEFAULT.to_owned(),
-            pod_config: None,
-            unreachable_seconds: UNREACHABLE_SECONDS_DEFAULT,
-            network_policy: true,
-            disruption_budget: false,
-            pod_monitor: false,
-        }
-    }
 }
 
 /// `serve.load_balancer`
@@ -135,6 +83,8 @@ const PORTS_TO_DEFAULT: u16 = 31000;
 const DRAIN_SECONDS_DEFAULT: u32 = 30;
 const QUEUE_LIMIT_DEFAULT: u32 = 1000;
 const QUEUE_TIMEOUT_SECONDS_DEFAULT: u32 = 60;
+/// More pods of load balancers than a service needs: each takes tens of thousands of requests a second.
+const REPLICAS_MAX: u32 = 100;
 /// More threads than any machine has cores.
 const THREADS_MAX: u32 = 1024;
 /// A waiting request holds a connection: more than these no machine has.
@@ -202,10 +152,15 @@ fn read_file(bytes: &[u8]) -> Result<(Config, Vec<String>)> {
     for (name, field) in given(&Field::new("", document))? {
         match name {
             "serve" => read_serve(&field, &mut config, &mut warnings)?,
-            "kubernetes" => read_kubernetes(&field, &mut config, &mut warnings)?,
+            "kubernetes" => kubernetes::read(&field, &mut config, &mut warnings)?,
             _ => warnings.about(&field, name, &known::SECTIONS),
         }
     }
+    config.placement().map_err(|error| {
+        let asked = ["serve", "controller", "high_availability"];
+        let node = asked.iter().try_fold(document, |node, name| node.get(name));
+        SpecError { line: node.map(|node| node.line), ..error }
+    })?;
     Ok((config, warnings.sentences))
 }
 
@@ -227,9 +182,6 @@ struct Warnings {
 impl Warnings {
     /// A key that is not honoured: known, so that it has no effect, or unknown.
     fn about(&mut self, field: &Field<'_>, name: &str, known: &[&str]) {
-        if self.sentences.len() >= WARNINGS_MAX {
-            return;
-        }
         let (path, line) = (&field.path, field.node.line);
         let sentence = if known.contains(&name) {
             format!("line {line}: {path} has no effect.")
@@ -237,14 +189,20 @@ impl Warnings {
             let hint = nearest(name, known).map(|near| format!(": did you mean '{near}'?"));
             format!("line {line}: {path} is not a known key{}", hint.as_deref().unwrap_or(", and has no effect."))
         };
-        self.sentences.push(sentence);
+        self.say(sentence);
+    }
+
+    fn say(&mut self, sentence: String) {
+        if self.sentences.len() < WARNINGS_MAX {
+            self.sentences.push(sentence);
+        }
     }
 }
 
 fn read_serve(field: &Field<'_>, config: &mut Config, warnings: &mut Warnings) -> Result<()> {
     for (name, field) in given(field)? {
         match name {
-            "controller" => read_controller(&field, config, warnings)?,
+            "controller" => controller::read(&field, config, warnings)?,
             "load_balancer" => read_load_balancer(&field, &mut config.load_balancer, warnings)?,
             "replicas" => {
                 for (name, field) in given(&field)? {
@@ -255,47 +213,6 @@ fn read_serve(field: &Field<'_>, config: &mut Config, warnings: &mut Warnings) -
                 }
             }
             _ => warnings.about(&field, name, &known::SERVE),
-        }
-    }
-    Ok(())
-}
-
-fn read_controller(field: &Field<'_>, config: &mut Config, warnings: &mut Warnings) -> Result<()> {
-    for (name, field) in given(field)? {
-        match name {
-            "high_availability" => config.high_availability = field.boolean()?,
-            "resources" => config.controller_resources = read_resources(&field, warnings)?,
-            _ => warnings.about(&field, name, &known::CONTROLLER),
-        }
-    }
-    Ok(())
-}
-
-fn read_resources(field: &Field<'_>, warnings: &mut Warnings) -> Result<Resource> {
-    const HONOURED: [&str; 7] = ["cloud", "region", "infra", "cpus", "memory", "disk_size", "image_id"];
-    let mut resources = read::resources::read(field, None)?;
-    if let Some(ports) = field.node.get("ports") {
-        return Err(Field::new(format!("{}.ports", field.path), ports).error("the controller's ports cannot be chosen"));
-    }
-    for (name, field) in given(field)? {
-        if !HONOURED.contains(&name) {
-            warnings.about(&field, name, &[name]);
-        }
-    }
-    Ok(resources.list.swap_remove(0))
-}
-
-fn read_kubernetes(field: &Field<'_>, config: &mut Config, warnings: &mut Warnings) -> Result<()> {
-    for (name, field) in given(field)? {
-        if name != "high_availability" {
-            warnings.about(&field, name, &known::KUBERNETES);
-            continue;
-        }
-        for (name, field) in given(&field)? {
-            match name {
-                "storage_class_name" => config.storage_class_name = Some(field.string()?.to_owned()),
-                _ => warnings.about(&field, name, &["storage_class_name"]),
-            }
         }
     }
     Ok(())
@@ -317,6 +234,7 @@ fn read_load_balancer(field: &Field<'_>, config: &mut LoadBalancerConfig, warnin
                     .parse()
                     .map_err(|_| field.is_not("an IP address and a port, like 127.0.0.1:9090"))?;
             }
+            "replicas" => config.replicas = field.count(1, REPLICAS_MAX)?,
             "threads" => config.threads = field.count(1, THREADS_MAX)?,
             "drain_seconds" => config.drain_seconds = field.count(0, WAIT_SECONDS_MAX)?,
             "queue_limit" => config.queue_limit = field.count(0, QUEUE_LIMIT_MAX)?,

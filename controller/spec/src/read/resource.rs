@@ -38,7 +38,7 @@ pub(crate) const FIELDS: [&str; 25] = [
 ];
 
 /// SkyPilot's default disk, which is the same as none given.
-const DISK_GB_DEFAULT: u64 = 256;
+pub(crate) const DISK_GB_DEFAULT: u64 = 256;
 /// Largest disk: an exabyte.
 const DISK_GB_MAX: u64 = 1 << 30;
 const PRIORITY_MAX: i64 = 1000;

@@ -3,12 +3,13 @@
 use super::down::replica_ids;
 use super::{CommandError, Context, existing};
 use crate::client::{Client, ClientError};
-use crate::follow::Follower;
 use crate::invocation::{LogOf, Logs};
 use crate::output::{Screen, message, warning};
 use crate::progress::Progress;
 use crate::runtime;
 use skyserve_api::ServiceView;
+use skyserve_logs::Follower;
+use skyserve_provider::newest_kept_log;
 use skyserve_provider::process::replica_log_path;
 use skyserve_shim::folder::Folder;
 use std::path::PathBuf;
@@ -88,7 +89,7 @@ async fn replica(
     screen: &mut Screen<'_>,
 ) -> Result<(), CommandError> {
     let Some(replica) = service.replicas.iter().find(|replica| replica.id == id) else {
-        let Some(kept) = newest_kept_log(context, &service.name, id) else {
+        let Some(kept) = newest_kept_log(&context.home, &service.name, id) else {
             return Err(CommandError::Refused(format!(
                 "service {} has no replica {id}, and no log of one; {}",
                 service.name,
@@ -152,18 +153,6 @@ async fn is_gone(client: &Client, service: &str, id: u64) -> bool {
         Ok(None) => true,
         Err(_) => false,
     }
-}
-
-/// The log of a replica that is gone: the newest kept one of this service and number.
-fn newest_kept_log(context: &Context, service: &str, id: u64) -> Option<PathBuf> {
-    let incarnation = |path: &PathBuf| {
-        let uid = path.file_name()?.to_str()?.strip_suffix(".log")?;
-        let middle = uid.strip_prefix(service)?.strip_prefix('-')?.strip_suffix(&format!("-{id}"))?;
-        middle.parse::<u64>().ok()
-    };
-    let kept =
-        std::fs::read_dir(replica_log_path(&context.home, "any").parent()?).ok()?.flatten().map(|entry| entry.path());
-    kept.filter(|path| incarnation(path).is_some()).max_by_key(incarnation)
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ pub(super) fn rules(replicas: u32) -> VersionRules {
             memory_gb: None,
             accelerators: BTreeMap::new(),
             use_spot: false,
+            image: None,
             bundle: None,
             has_workdir: false,
             file_mounts: Vec::new(),

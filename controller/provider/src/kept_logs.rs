@@ -18,8 +18,19 @@ pub fn replica_log_path(home: &Home, uid: &str) -> PathBuf {
     if current.exists() { current } else { kept(home, uid) }
 }
 
+/// The log of a replica that is gone: the newest kept one of this service and number.
+pub fn newest_kept_log(home: &Home, service: &str, id: u64) -> Option<PathBuf> {
+    let incarnation = |path: &PathBuf| {
+        let uid = path.file_name()?.to_str()?.strip_suffix(".log")?;
+        let middle = uid.strip_prefix(service)?.strip_prefix('-')?.strip_suffix(&format!("-{id}"))?;
+        middle.parse::<u64>().ok()
+    };
+    let kept = fs::read_dir(dir(home)).ok()?.flatten().map(|entry| entry.path());
+    kept.filter(|path| incarnation(path).is_some()).max_by_key(incarnation)
+}
+
 /// Moves a replica's output from its folder to the logs.
-pub(super) fn keep(home: &Home, uid: &str) -> io::Result<()> {
+pub(crate) fn keep(home: &Home, uid: &str) -> io::Result<()> {
     let (from, to) = (Folder::at(home.replica_dir(uid)).output_log(), kept(home, uid));
     if !from.exists() {
         return Ok(());
@@ -34,8 +45,14 @@ pub(super) fn keep(home: &Home, uid: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes down the output of a replica that had no folder here.
+pub(crate) fn write(home: &Home, uid: &str, output: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(dir(home))?;
+    fs::write(kept(home, uid), output)
+}
+
 /// Removes the oldest ones beyond the bound.
-pub(super) fn prune(home: &Home) {
+pub(crate) fn prune(home: &Home) {
     let is_first_part = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
     for log in oldest_beyond(&dir(home), KEPT_REPLICAS_MAX, is_first_part) {
         for number in (0..KEPT_PARTS_MAX).rev() {
@@ -45,7 +62,7 @@ pub(super) fn prune(home: &Home) {
 }
 
 /// All but the newest `count` files of a folder among those that `counts` names.
-pub(super) fn oldest_beyond(dir: &Path, count: usize, counts: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+pub(crate) fn oldest_beyond(dir: &Path, count: usize, counts: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries
         .filter(|entry| counts(&entry.path()))

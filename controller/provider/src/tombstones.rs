@@ -1,8 +1,8 @@
 //! Uids that were terminated, as empty files in `~/.sky/serve/replicas/.terminated`. A launch that is
 //! still under way finds its uid there and comes to nothing, however late it is.
 //!
-//! Launch makes the replica's folder and then looks here; terminate writes here and then looks for the
-//! folder. So whichever comes second sees the other.
+//! Launch makes the replica's resource and then looks here; terminate writes here and then looks for the
+//! resource. So whichever comes second sees the other.
 
 use skyserve_home::Home;
 use skyserve_model::ReplicaUid;
@@ -15,12 +15,12 @@ use std::path::PathBuf;
 /// never used twice.
 const TOMBSTONES_MAX: usize = 4096;
 
-pub(super) fn is_terminated(home: &Home, uid: &ReplicaUid) -> bool {
+pub(crate) fn is_terminated(home: &Home, uid: &ReplicaUid) -> bool {
     path(home, uid).exists()
 }
 
 /// Records for good that `uid` was terminated.
-pub(super) fn add(home: &Home, uid: &ReplicaUid) -> io::Result<()> {
+pub(crate) fn add(home: &Home, uid: &ReplicaUid) -> io::Result<()> {
     let dir = dir(home);
     fs::create_dir_all(&dir)?;
     let path = path(home, uid);
@@ -33,8 +33,8 @@ pub(super) fn add(home: &Home, uid: &ReplicaUid) -> io::Result<()> {
 }
 
 /// Forgets the oldest ones beyond the bound.
-pub(super) fn prune(home: &Home) {
-    for path in super::kept_logs::oldest_beyond(&dir(home), TOMBSTONES_MAX, |_| true) {
+pub(crate) fn prune(home: &Home) {
+    for path in crate::kept_logs::oldest_beyond(&dir(home), TOMBSTONES_MAX, |_| true) {
         let _ = fs::remove_file(path);
     }
 }

@@ -25,7 +25,7 @@ const COPY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A place in a log.
 #[derive(Debug)]
-pub(crate) struct Follower {
+pub struct Follower {
     log: PathBuf,
     tail: Option<u64>,
     open: Option<Open>,
@@ -47,22 +47,22 @@ struct Part {
 
 impl Follower {
     /// Begins with the oldest part, or with the last `tail` lines.
-    pub(crate) fn new(log: PathBuf, tail: Option<u64>) -> Self {
+    pub fn new(log: PathBuf, tail: Option<u64>) -> Self {
         Self { log, tail, open: None, lost_some: false }
     }
 
     /// Whether anything of the log has been found yet.
-    pub(crate) fn has_begun(&self) -> bool {
+    pub fn has_begun(&self) -> bool {
         self.open.is_some()
     }
 
     /// Whether some of the log was gone before it could be read; asking clears it.
-    pub(crate) fn lost_some(&mut self) -> bool {
+    pub fn lost_some(&mut self) -> bool {
         std::mem::take(&mut self.lost_some)
     }
 
     /// Writes all that has been added since the last call.
-    pub(crate) fn read_on(&mut self, out: &mut dyn Write) -> io::Result<()> {
+    pub fn read_on(&mut self, out: &mut dyn Write) -> io::Result<()> {
         if self.open.is_none() && !self.begin(out)? {
             return Ok(());
         }
