@@ -252,9 +252,11 @@ fn a_pod_that_its_node_has_put_off_is_preempted() {
 
 #[test]
 fn a_deadline_that_somebody_set_is_no_preemption() {
-    let status = json!({"phase": "Failed", "reason": "DeadlineExceeded",
-        "message": "Pod was active on the node longer than the specified deadline"});
-    assert_ended(&pod(status), Stage::Provision, "DeadlineExceeded");
+    let killed = terminated(json!({"exitCode": 137, "reason": "Error"}));
+    let message = "Pod was active on the node longer than the specified deadline";
+    let status =
+        json!({"phase": "Failed", "reason": "DeadlineExceeded", "message": message, "containerStatuses": [killed]});
+    assert_ended(&pod(status), Stage::Run, message);
 }
 
 #[test]
