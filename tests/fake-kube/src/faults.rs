@@ -51,15 +51,27 @@ pub enum StreamFault {
 }
 
 impl Fault {
-    pub const CONFLICT: Self = Self::refuse(409, "Conflict", "the object has been modified; please apply your changes to the latest version");
+    pub const CONFLICT: Self =
+        Self::refuse(409, "Conflict", "the object has been modified; please apply your changes to the latest version");
     pub const GONE: Self = Self::refuse(410, "Expired", "The provided continue parameter is too old");
-    pub const BUSY: Self = Self::Refuse { code: 429, reason: "TooManyRequests", message: "too many requests", retry_after_seconds: 1 };
+    pub const BUSY: Self =
+        Self::Refuse { code: 429, reason: "TooManyRequests", message: "too many requests", retry_after_seconds: 1 };
     pub const INTERNAL: Self = Self::refuse(500, "InternalError", "etcdserver: leader changed");
-    pub const UNAVAILABLE: Self = Self::refuse(503, "ServiceUnavailable", "the server is currently unable to handle the request");
+    pub const UNAVAILABLE: Self =
+        Self::refuse(503, "ServiceUnavailable", "the server is currently unable to handle the request");
     pub const UNAUTHORIZED: Self = Self::refuse(401, "Unauthorized", "Unauthorized");
-    pub const QUOTA: Self = Self::refuse(403, "Forbidden", "pods \"a\" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=2, limited: pods=2");
-    pub const DENIED: Self = Self::refuse(403, "Forbidden", "pods is forbidden: User \"system:serviceaccount:ns:sky\" cannot create resource \"pods\" in API group \"\" in the namespace \"ns\"");
-    pub const INVALID: Self = Self::refuse(422, "Invalid", "Pod \"a\" is invalid: spec.containers[0].image: Required value");
+    pub const QUOTA: Self = Self::refuse(
+        403,
+        "Forbidden",
+        "pods \"a\" is forbidden: exceeded quota: compute, requested: pods=1, used: pods=2, limited: pods=2",
+    );
+    pub const DENIED: Self = Self::refuse(
+        403,
+        "Forbidden",
+        "pods is forbidden: User \"system:serviceaccount:ns:sky\" cannot create resource \"pods\" in API group \"\" in the namespace \"ns\"",
+    );
+    pub const INVALID: Self =
+        Self::refuse(422, "Invalid", "Pod \"a\" is invalid: spec.containers[0].image: Required value");
 
     const fn refuse(code: u16, reason: &'static str, message: &'static str) -> Self {
         Self::Refuse { code, reason, message, retry_after_seconds: 0 }

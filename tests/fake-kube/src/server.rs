@@ -88,7 +88,11 @@ impl Call {
 
 async fn handle(world: Arc<World>, request: Request<Incoming>) -> io::Result<Answer> {
     let Some(call) = Call::read(request).await else {
-        return Ok(refuse(&Refusal::new(404, "NotFound", "the server could not find the requested resource".to_owned())));
+        return Ok(refuse(&Refusal::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource".to_owned(),
+        )));
     };
     let fault = world.change(|state| {
         let name = call.is_called();
