@@ -110,8 +110,9 @@ impl Cluster {
         self.patiently(|| self.pods.get_opt(name)).await
     }
 
-    /// Deletes the pod of this name if it still is the one with this UID.
-    pub(super) async fn delete_pod(&self, name: &str, object_uid: &str, grace_seconds: u32) -> Result<(), CallError> {
+    /// Deletes the pod of this name if it still is the one with this UID; false if the server says that it is not as
+    /// that expects, so that it has to be looked at again.
+    pub(super) async fn delete_pod(&self, name: &str, object_uid: &str, grace_seconds: u32) -> Result<bool, CallError> {
         let preconditions = Preconditions { uid: Some(object_uid.to_owned()), resource_version: None };
         let params = DeleteParams {
             grace_period_seconds: Some(grace_seconds),
@@ -119,9 +120,10 @@ impl Cluster {
             ..DeleteParams::background()
         };
         match self.patiently(|| async { self.pods.delete(name, &params).await.map(drop) }).await {
-            // What is not there needs no deleting; and what is there instead is looked at again.
-            Err(error) if matches!(error.advice(), Advice::NotFound | Advice::Conflict) => Ok(()),
-            result => result,
+            Ok(()) => Ok(true),
+            Err(error) if error.advice() == Advice::NotFound => Ok(true),
+            Err(error) if error.advice() == Advice::Conflict => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

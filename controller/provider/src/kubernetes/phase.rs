@@ -54,6 +54,10 @@ fn taken_away(pod: &Pod) -> Option<Phase> {
 }
 
 fn ended(pod: &Pod) -> Option<Phase> {
+    let run = |reason| Some(Phase::Ended(Ended { stage: Stage::Run, reason }));
+    if said(pod).starts_with("DeadlineExceeded") {
+        return run(format!("its pod was ended: {}", said(pod)));
+    }
     if let Some(terminated) = replica(pod).and_then(terminated) {
         return Some(replica_ended(pod, terminated));
     }
@@ -69,17 +73,9 @@ fn ended(pod: &Pod) -> Option<Phase> {
     if let Some((container, waiting)) = waiting(pod).find(|(_, state)| hopeless(state)) {
         return provision(format!("its image cannot be used: {}", container_waits(container, waiting)));
     }
-    let said = || {
-        let status = pod.status.as_ref();
-        let part = |part: fn(&k8s_openapi::api::core::v1::PodStatus) -> Option<&String>| {
-            status.and_then(part).map(String::as_str)
-        };
-        describe(part(|status| status.reason.as_ref()), part(|status| status.message.as_ref()))
-    };
     if is_in_phase(pod, "Failed") {
-        return provision(format!("its pod failed: {}", said()));
+        return provision(format!("its pod failed: {}", said(pod)));
     }
-    let run = |reason| Some(Phase::Ended(Ended { stage: Stage::Run, reason }));
     if is_in_phase(pod, "Succeeded") { run("its pod has ended".to_owned()) } else { None }
 }
 
@@ -138,6 +134,13 @@ fn alive(pod: &Pod) -> Phase {
         }
         None => provisioning("waiting for a node".to_owned()),
     }
+}
+
+/// What the pod says of itself, beside its containers.
+fn said(pod: &Pod) -> String {
+    let status = pod.status.as_ref();
+    let reason = status.and_then(|status| status.reason.as_deref());
+    describe(reason, status.and_then(|status| status.message.as_deref()))
 }
 
 /// What the replica's own program wrote down about its end.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// Pods of one uid deleted one after the other: one that was launched late, and some to spare.
-const PODS_MAX: u32 = 4;
+/// Looks at what is there: pods of one uid that were launched late, answers that say that it has changed meanwhile.
+const LOOKS_MAX: u32 = 5;
 pub(super) async fn terminate(site: &Arc<Site>, uid: &ReplicaUid, grace_ms: u64) -> Result<(), ProviderError> {
     site.bury(uid).await?;
     let _ending = site.begin_ending(uid);
@@ -51,7 +51,7 @@ impl Site {
 pub(super) async fn remove(site: &Site, uid: &ReplicaUid, grace_ms: u64) -> Result<(), ProviderError> {
     let failed = |error: CallError| site.failed(&Doing::Terminating(uid), &error);
     let pod_name = site.options.names.replica(uid.as_str());
-    for _ in 0..PODS_MAX {
+    for _ in 0..LOOKS_MAX {
         let found = site.cluster.pod(&pod_name).await.map_err(failed)?;
         // What is of somebody else is none of this replica.
         let Some(pod) = found.filter(|pod| site.is_ours(&pod.metadata, uid)) else { return Ok(()) };
@@ -59,18 +59,21 @@ pub(super) async fn remove(site: &Site, uid: &ReplicaUid, grace_ms: u64) -> Resu
         end(site, uid, &pod, grace_ms).await?;
         log.finish().await;
     }
-    let message = format!("replica {uid} cannot be ended: pods {pod_name} keep being made; see who else makes them");
+    let message = format!("replica {uid} cannot be ended: pod {pod_name} keeps changing; see who else changes it");
     Err(ProviderError { message, retryable: true })
 }
 
-/// Deletes this pod and waits until it is gone; one whose node is lost is not waited for longer than its grace.
+/// Deletes this pod and waits until it is gone, or finds that it is another by now; one whose node is lost is not
+/// waited for longer than its grace.
 async fn end(site: &Site, uid: &ReplicaUid, pod: &Pod, grace_ms: u64) -> Result<(), ProviderError> {
     let failed = |error: CallError| site.failed(&Doing::Terminating(uid), &error);
     let (name, object_uid) = (name(&pod.metadata), object_uid(&pod.metadata));
     let grace_seconds = u32::try_from(grace_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     // Zero means to Kubernetes that nobody need ask the kubelet whether the processes have ended.
     let grace_seconds = grace_seconds.max(1);
-    site.cluster.delete_pod(name, object_uid, grace_seconds).await.map_err(failed)?;
+    if !site.cluster.delete_pod(name, object_uid, grace_seconds).await.map_err(failed)? {
+        return Ok(());
+    }
     let mut watch = Watch::one(&site.cluster, name);
     let word_by = Instant::now() + Duration::from_secs(grace_seconds.into()) + site.options.bounds.word;
     let gone_by = word_by + site.options.bounds.removal;
