@@ -58,6 +58,7 @@ impl Controller {
         let opened = SqliteStore::open(&rig.home().database()).unwrap();
         let held = Held { epoch: opened.epoch, next_incarnation: opened.next_incarnation, services: opened.services };
         let options = CoreOptions {
+            exposed: false,
             listen_host: [127, 0, 0, 1].into(),
             listen_ports: 30_001..=30_010,
             infra: "Kubernetes".to_owned(),
