@@ -70,9 +70,9 @@ impl Debug for KubernetesExposure {
 
 /// What a watch tells.
 enum News {
-    Service(Event<Service>),
-    Ingress(Event<Ingress>),
-    Pod(Event<Pod>),
+    Service(Box<Event<Service>>),
+    Ingress(Box<Event<Ingress>>),
+    Pod(Box<Event<Pod>>),
     Trouble(watcher::Error),
 }
 
@@ -115,14 +115,14 @@ impl KubernetesExposure {
         stream::select_all(all)
     }
 
-    fn watch<K>(&self, labels: &str, news: fn(Event<K>) -> News) -> BoxStream<'static, News>
+    fn watch<K>(&self, labels: &str, news: fn(Box<Event<K>>) -> News) -> BoxStream<'static, News>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
         K: Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.settings.namespace);
         let events = watcher(api, watcher::Config::default().labels(labels)).default_backoff();
-        events.map(move |event| event.map_or_else(News::Trouble, news)).boxed()
+        events.map(move |event| event.map(Box::new).map_or_else(News::Trouble, news)).boxed()
     }
 }
 
@@ -168,9 +168,9 @@ impl Keeper {
 
     fn take(&mut self, news: News) {
         match news {
-            News::Service(event) => self.services.take(event),
-            News::Ingress(event) => self.ingresses.take(event),
-            News::Pod(event) => self.pods.take(event),
+            News::Service(event) => self.services.take(*event),
+            News::Ingress(event) => self.ingresses.take(*event),
+            News::Pod(event) => self.pods.take(*event),
             News::Trouble(error) => {
                 let error = error.to_string();
                 if self.trouble.as_deref() != Some(error.as_str()) {
