@@ -18,6 +18,10 @@ fn main() -> ExitCode {
         Ok(Invocation::Shim { arguments }) => skyserve_shim::run_command_line(arguments.into_iter()),
         // As PID 1 it takes signals before anything else.
         Ok(Invocation::Replica { arguments }) => skyserve_replica::run_command_line(arguments.into_iter()),
+        Ok(Invocation::Image) => {
+            println!("{}", skyserve_manifests::names::DEFAULT_CONTROLLER_IMAGE);
+            ExitCode::SUCCESS
+        }
         Err(code) => code,
     }
 }

@@ -121,6 +121,8 @@ impl Files {
         let host = host.to_owned();
         let (config, mut options) = match parse_resolv_conf(&self.resolv_conf) {
             Ok(parsed) => parsed,
+            // Its own words, without "io error".
+            Err(NetError::Io(error)) => return Err(ResolveError::NoNameServer { host, reason: error.to_string() }),
             Err(error) => return Err(ResolveError::NoNameServer { host, reason: error.to_string() }),
         };
         options.use_hosts_file = ResolveHosts::Never;

@@ -149,6 +149,9 @@ pub(crate) enum RoleCommand {
     /// What runs of ours in a replica's pod; it reads its arguments itself
     #[command(hide = true)]
     Replica(AnyArgs),
+    /// Print the name of the image that this binary belongs in
+    #[command(hide = true)]
+    Image,
 }
 
 #[derive(Debug, Args)]

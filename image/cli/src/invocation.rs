@@ -30,6 +30,8 @@ pub enum Invocation {
     Replica {
         arguments: Vec<OsString>,
     },
+    /// Say which image a controller of this version is run from.
+    Image,
 }
 
 /// Options of `skyserve init`.
@@ -224,6 +226,7 @@ fn role_invocation(role: RoleCommand) -> Invocation {
         RoleCommand::LoadBalancer => Invocation::LoadBalancer,
         RoleCommand::Shim(typed) => Invocation::Shim { arguments: typed.rest },
         RoleCommand::Replica(typed) => Invocation::Replica { arguments: typed.rest },
+        RoleCommand::Image => Invocation::Image,
     }
 }
 
