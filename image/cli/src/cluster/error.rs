@@ -69,6 +69,10 @@ fn problem(cluster: &Cluster, error: &kube::Error) -> String {
                 }
                 403 if said.contains("exceeded quota") => "; ask for a larger quota, or free some of it".to_owned(),
                 403 if said.contains(" cannot ") => "; ask whoever runs the cluster for this permission".to_owned(),
+                403 if said.contains("not currently held") => {
+                    "; who makes a controller must hold the permissions that it gets: ask whoever runs the cluster for them"
+                        .to_owned()
+                }
                 _ => String::new(),
             };
             if said.is_empty() { format!("the API server answered {}{advice}", status.code) } else { said + &advice }

@@ -123,11 +123,30 @@ impl Remote {
                 Ok(seen) => search.seen.extend(seen),
                 // A cluster that does not know the kind has none of it.
                 Err(ClusterError::Api { advice: Advice::NotFound, .. }) => {}
-                Err(error) if error.is_forbidden() => search.forbidden.push(kind.plural),
+                Err(error) if error.is_forbidden() => {
+                    if self.is_known(kind).await? {
+                        search.forbidden.push(kind.plural);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(search)
+    }
+
+    /// Whether the cluster knows a kind: who may not list it is refused before that comes out.
+    async fn is_known(&self, kind: Kind) -> Result<bool, ClusterError> {
+        let resource = kind.resource();
+        if resource.group.is_empty() {
+            return Ok(true);
+        }
+        let what = format!("ask whether there are {} in {}", kind.plural, self.place());
+        let group = async || self.cluster.client.list_api_group_resources(&resource.api_version).await;
+        match self.ask(&what, group).await {
+            Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == kind.plural)),
+            Err(ClusterError::Api { advice: Advice::NotFound, .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn search_for(&self, kind: Kind) -> Result<Vec<Seen>, ClusterError> {

@@ -83,7 +83,14 @@ fn unready(pod: &Pod) -> PodState {
             text: format!("the controller's pod {pod_name} is Pending: {}", printable(message)),
         };
     }
+    let image = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.image.as_deref()).unwrap_or("unknown");
+    let is_scheduled = condition(pod, "PodScheduled").is_some_and(|condition| condition.status == "True");
     let text = match phase {
+        "Pending" if is_scheduled => {
+            format!(
+                "the controller's pod {pod_name} is being started: its volume is mounted, its image {image} fetched"
+            )
+        }
         "Running" => format!("the controller's pod {pod_name} runs and is not ready yet"),
         "Unknown" => format!("nothing is heard of the node that the controller's pod {pod_name} is on"),
         phase => format!("the controller's pod {pod_name} is {phase}"),

@@ -69,6 +69,19 @@ fn each_state_has_its_words() {
         "name": "controller", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
         "state": { "waiting": { "reason": "ContainerCreating" } } }] });
     assert_eq!(text(making), "coming: the controller's pod c-1 is Pending");
+    let scheduled = json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "True" }] });
+    let mut scheduled = pod("c-1", 1, scheduled);
+    scheduled.spec =
+        serde_json::from_value(json!({ "containers": [{ "name": "controller", "image": "example.com/sky:1" }] }))
+            .unwrap();
+    assert_eq!(
+        state(&[scheduled]),
+        PodState::Coming {
+            text:
+                "the controller's pod c-1 is being started: its volume is mounted, its image example.com/sky:1 fetched"
+                    .into()
+        }
+    );
     assert_eq!(text(json!({ "phase": "Running" })), "coming: the controller's pod c-1 runs and is not ready yet");
 }
 
