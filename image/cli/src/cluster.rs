@@ -127,7 +127,9 @@ impl Remote {
         let deadline = Instant::now() + REPEAT_FOR;
         loop {
             match self.ask_once(what, call()).await {
-                Err(error) if error.is_passing() && Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+                Err(error) if error.is_passing() && Instant::now() < deadline => {
+                    tokio::time::sleep(error.pause().max(PAUSE)).await;
+                }
                 outcome => return outcome,
             }
         }

@@ -44,6 +44,14 @@ impl ClusterError {
         matches!(self, Self::Api { advice: Advice::Retry { .. }, .. })
     }
 
+    /// How long the API server wants to be left alone first.
+    pub(crate) fn pause(&self) -> Duration {
+        match self {
+            Self::Api { advice: Advice::Retry { after: Some(after) }, .. } => *after,
+            _ => Duration::ZERO,
+        }
+    }
+
     pub(crate) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Api { advice: Advice::Forbidden, .. })
     }

@@ -33,7 +33,7 @@ impl Existing {
         Self { trouble, ..Self::new(OwnerKind::Deployment, deployment.metadata, spec) }
     }
 
-    fn is_highly_available(&self) -> bool {
+    pub(super) fn is_highly_available(&self) -> bool {
         self.owner.kind == OwnerKind::Deployment
     }
 }

@@ -118,7 +118,7 @@ fn waiting(pod: &str, status: &PodStatus) -> Option<PodState> {
         if reason == "CrashLoopBackOff" {
             let end = last_end(container).map_or_else(String::new, |end| format!("; last, it {}", how_it_ended(end)));
             let restarts = container.restart_count;
-            let text = format!("the controller's pod {pod} keeps ending (CrashLoopBackOff, {restarts} restarts{end})");
+            let text = format!("the controller's pod {pod} keeps ending (CrashLoopBackOff, restarts: {restarts}{end})");
             let crashed = Crashed { pod: pod.to_owned(), container: container.name.clone(), previous: restarts > 0 };
             return Some(PodState::Stuck { text, crashed: Some(crashed) });
         }

@@ -59,22 +59,22 @@ impl Remote {
     /// What keeps it from being ready, once that has taken longer than there is patience.
     pub(crate) async fn until_ready(&self, patience: Patience, progress: &mut Progress) -> Result<(), ClusterError> {
         let began = Instant::now();
+        // Kept when it gets going again: a pod that keeps ending looks healthy in between.
         let mut stuck_since = None;
         loop {
             let (text, crashed, deadline) = match self.pod_state().await {
                 Ok(PodState::Ready { .. }) => return Ok(()),
-                Ok(PodState::Ended { text, crashed }) => return Err(self.ended(text, crashed.as_ref()).await),
+                Ok(PodState::Ended { text, crashed }) => {
+                    if !self.comes_back().await? {
+                        return Err(self.ended(text, crashed.as_ref()).await);
+                    }
+                    (format!("{text}, and its successor is not there yet"), crashed, began + patience.coming)
+                }
                 Ok(PodState::Stuck { text, crashed }) => {
                     (text, crashed, *stuck_since.get_or_insert_with(Instant::now) + patience.stuck)
                 }
-                Ok(PodState::Coming { text }) => {
-                    stuck_since = None;
-                    (self.with_details(text).await, None, began + patience.coming)
-                }
-                Ok(PodState::Missing) => {
-                    stuck_since = None;
-                    (self.why_missing().await?, None, began + patience.coming)
-                }
+                Ok(PodState::Coming { text }) => (self.with_details(text).await, None, began + patience.coming),
+                Ok(PodState::Missing) => (self.why_missing().await?, None, began + patience.coming),
                 Err(error) if error.is_passing() => (error.to_string(), None, began + patience.coming),
                 Err(error) => return Err(error),
             };
@@ -90,12 +90,17 @@ impl Remote {
         }
     }
 
+    /// Whether a pod that has ended gets a successor.
+    async fn comes_back(&self) -> Result<bool, ClusterError> {
+        Ok(self.existing().await?.is_some_and(|existing| existing.is_highly_available()))
+    }
+
     /// A pod that nothing restarts: only a controller that is not highly available has one.
     async fn ended(&self, text: String, crashed: Option<&Crashed>) -> ClusterError {
         let log = self.log_end(crashed).await;
         ClusterError::Refused(format!(
-            "the controller {self} is lost: {text}. It was made without high availability, so nothing brings it back: remove what is \
-             left with `sky down --purge sky-serve-controller`, then start your services again (with \
+            "the controller {self} is lost: {text}. It was made without high availability, so nothing brings it back: \
+             remove what is left with `sky down --purge sky-serve-controller`, then start your services again (with \
              serve.controller.high_availability: true it would come back by itself){log}"
         ))
     }
@@ -173,3 +178,6 @@ impl Remote {
         if lines.is_empty() { String::new() } else { format!("\nThe end of its log:\n{}", lines.join("\n")) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,7 @@ fn a_crash_loop_names_the_end_and_whose_log_explains_it() {
     let PodState::Stuck { text, crashed } = state(&[pod("c-1", 1, crash(4))]) else { panic!() };
     assert_eq!(
         text,
-        "the controller's pod c-1 keeps ending (CrashLoopBackOff, 4 restarts; last, it exited with code 137 (OOMKilled))"
+        "the controller's pod c-1 keeps ending (CrashLoopBackOff, restarts: 4; last, it exited with code 137 (OOMKilled))"
     );
     assert_eq!(crashed, Some(Crashed { pod: "c-1".into(), container: "controller".into(), previous: true }));
 }
