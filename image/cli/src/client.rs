@@ -46,6 +46,9 @@ pub(crate) enum ClientError {
     /// Nothing was sent.
     #[error("cannot reach the controller {at}: {reason}")]
     Unreachable { at: String, reason: String },
+    /// Nothing was sent, and another attempt would end the same.
+    #[error("cannot reach the controller {at}: {reason}")]
+    Barred { at: String, reason: String },
     /// The request may or may not have had its effect.
     #[error("the controller {at} did not answer: {reason}")]
     NoAnswer { at: String, reason: String },
@@ -202,7 +205,7 @@ impl Client {
         path: &str,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), LogError> {
-        match exchange::stream(&self.transport, path, ANSWER_WITHIN, sink).await? {
+        match exchange::stream(&self.transport, path, sink).await? {
             None => Ok(()),
             Some(refusal) => Ok(accept(refusal).map(drop)?),
         }

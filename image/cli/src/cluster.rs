@@ -46,6 +46,21 @@ const REPEAT_FOR: Duration = Duration::from_secs(5);
 /// Pause between attempts and between looks: a person sees no delay, and an API server no load.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Why there is no connection to a controller.
+#[derive(Debug)]
+pub(crate) struct NoWay {
+    pub(crate) reason: String,
+    /// Whether there may be one later without anybody doing anything.
+    pub(crate) may_pass: bool,
+}
+
+impl From<ClusterError> for NoWay {
+    fn from(error: ClusterError) -> Self {
+        // A pod that was found and is gone is replaced.
+        Self { reason: error.to_string(), may_pass: error.is_passing() || error.is_not_found() }
+    }
+}
+
 /// One user's controller in one namespace of one cluster.
 #[derive(Clone)]
 pub(crate) struct Remote {
@@ -100,19 +115,18 @@ impl Remote {
     /// Opens a connection to the control API, within a time that the caller keeps.
     ///
     /// # Errors
-    /// Why there is none, in words. Nothing was sent then.
-    pub(crate) async fn open(&self) -> Result<Forwarded, String> {
-        let pod = match self.pod_state().await.map_err(|error| error.to_string())? {
+    /// Why there is none; nothing was sent then.
+    pub(crate) async fn open(&self) -> Result<Forwarded, NoWay> {
+        let pod = match self.pod_state().await? {
             PodState::Ready { pod } => pod,
             PodState::Coming { text } | PodState::Stuck { text, .. } | PodState::Ended { text, .. } => {
-                return Err(text);
+                return Err(NoWay { reason: text, may_pass: true });
             }
-            PodState::Missing => return Err("it has no pod".to_owned()),
+            PodState::Missing => return Err(NoWay { reason: "it has no pod".to_owned(), may_pass: true }),
         };
         let what = format!("connect to its pod {pod}");
-        Forwarded::open(&self.pods(), &pod)
-            .await
-            .map_err(|error| ClusterError::api(&self.cluster, &what, &error).to_string())
+        let forwarded = Forwarded::open(&self.pods(), &pod).await;
+        Ok(forwarded.map_err(|error| ClusterError::api(&self.cluster, &what, &error))?)
     }
 
     /// How the controller's pods are.
@@ -142,9 +156,9 @@ impl Remote {
         }
     }
 
-    /// The controller, once it can be talked to; `None` if there is none. Whoever only looks at services makes none.
+    /// The controller, once it can be talked to; `None` if there is none, or it is being removed. Whoever only looks at services makes none.
     pub(crate) async fn find(&self, progress: &mut Progress) -> Result<Option<Client>, ClusterError> {
-        if self.existing().await?.is_none() {
+        if self.existing().await?.is_none_or(|existing| existing.is_leaving) {
             return Ok(None);
         }
         self.until_ready(Patience::REPLACED, progress).await?;

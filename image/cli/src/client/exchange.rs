@@ -66,11 +66,11 @@ pub(super) async fn exchange(
         .map_err(|error| no_answer(error.to_string()))
 }
 
-/// Sends one request and hands on its reply as it comes, for as long as it comes. A refusal is returned whole.
+/// Sends one request and hands on its reply as it comes, for as long as it comes: a log may begin late and be quiet
+/// for long. A refusal is returned whole.
 pub(super) async fn stream(
     transport: &Transport,
     path: &str,
-    within: Duration,
     sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<Option<Reply>, LogError> {
     let no_answer = |reason: String| ClientError::NoAnswer { at: transport.place(), reason };
@@ -87,10 +87,7 @@ pub(super) async fn stream(
         }
         Ok::<_, AnyError>(None)
     };
-    let answered = converse(transport, request(Method::GET, path, Body::None)?, begins);
-    let answered = tokio::time::timeout(within, answered)
-        .await
-        .map_err(|_| no_answer(format!("no reply within {} s", within.as_secs())))??;
+    let answered = converse(transport, request(Method::GET, path, Body::None)?, begins).await?;
     answered.await.map_err(|error| match error.downcast::<NotTaken>() {
         Ok(not_taken) => LogError::Sink(not_taken.0),
         Err(error) => no_answer(error.to_string()).into(),

@@ -1,7 +1,7 @@
 //! Where the controller is, and a connection to it.
 
 use super::ClientError;
-use crate::cluster::Remote;
+use crate::cluster::{NoWay, Remote};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,22 +37,77 @@ impl Transport {
     }
 
     /// # Errors
-    /// [`ClientError::Unreachable`]: nothing was sent.
+    /// [`ClientError::Unreachable`] or [`ClientError::Barred`]: nothing was sent.
     pub(super) async fn connect(&self) -> Result<Box<dyn Stream>, ClientError> {
-        let (connected, within) = match self {
+        let late = |within: Duration| self.unreachable(format!("no connection within {} s", within.as_secs()));
+        match self {
             Self::Unix(socket) => {
                 let connecting = tokio::time::timeout(CONNECT_WITHIN, UnixStream::connect(socket));
-                let boxed = |stream| Box::new(stream) as Box<dyn Stream>;
-                (connecting.await.map(|outcome| outcome.map(boxed).map_err(|error| error.to_string())), CONNECT_WITHIN)
+                let connected = connecting.await.map_err(|_| late(CONNECT_WITHIN))?;
+                Ok(Box::new(connected.map_err(|error| self.unreachable(error.to_string()))?))
             }
             Self::Cluster(remote) => {
                 let opening = tokio::time::timeout(CONNECT_REMOTE_WITHIN, remote.open());
-                let boxed = |stream| Box::new(stream) as Box<dyn Stream>;
-                (opening.await.map(|outcome| outcome.map(boxed)), CONNECT_REMOTE_WITHIN)
+                match opening.await.map_err(|_| late(CONNECT_REMOTE_WITHIN))? {
+                    Ok(forwarded) => Ok(Box::new(forwarded)),
+                    Err(NoWay { reason, may_pass: true }) => Err(self.unreachable(reason)),
+                    Err(NoWay { reason, may_pass: false }) => Err(ClientError::Barred { at: self.place(), reason }),
+                }
             }
-        };
-        connected
-            .unwrap_or_else(|_| Err(format!("no connection within {} s", within.as_secs())))
-            .map_err(|reason| ClientError::Unreachable { at: self.place(), reason })
+        }
+    }
+
+    fn unreachable(&self, reason: String) -> ClientError {
+        ClientError::Unreachable { at: self.place(), reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::testing::{FakeApi, run, status};
+    use serde_json::json;
+
+    fn asked(answer: impl Fn(&str) -> (u16, serde_json::Value) + Send + Sync + 'static) -> (String, usize) {
+        let api = FakeApi::answering(answer);
+        let error = run(async { api.remote().client().retrying_for(Duration::ZERO).services().await.unwrap_err() });
+        (error.to_string(), api.asked().len())
+    }
+
+    fn one_pod(what: &str) -> (u16, serde_json::Value) {
+        if what.ends_with("/portforward") {
+            return status(403, "User \"ann\" cannot get resource \"pods/portforward\"");
+        }
+        let conditions = json!([{ "type": "Ready", "status": "True" }]);
+        let pod = json!({ "metadata": { "name": "c-1" }, "status": { "conditions": conditions } });
+        (200, json!({ "metadata": {}, "items": [pod] }))
+    }
+
+    #[test]
+    fn a_way_that_is_barred_is_not_tried_again() {
+        let (error, calls) = asked(one_pod);
+        assert_eq!(
+            error,
+            "cannot reach the controller sky-serve-controller-0123abcd in namespace ns of context test: cannot connect to \
+             its pod c-1: User \"ann\" cannot get resource \"pods/portforward\"; ask whoever runs the cluster for this \
+             permission"
+        );
+        assert_eq!(calls, 2);
+        let api = FakeApi::answering(one_pod);
+        run(async { api.remote().client().services().await.unwrap_err() });
+        assert_eq!(api.asked().len(), 2);
+    }
+
+    #[test]
+    fn a_pod_that_is_not_ready_is_told_with_its_state() {
+        let (error, _) = asked(|_| {
+            let pod = json!({ "metadata": { "name": "c-1" }, "status": { "phase": "Running" } });
+            (200, json!({ "metadata": {}, "items": [pod] }))
+        });
+        assert_eq!(
+            error,
+            "cannot reach the controller sky-serve-controller-0123abcd in namespace ns of context test: the controller's \
+             pod c-1 runs and is not ready yet"
+        );
     }
 }

@@ -52,6 +52,10 @@ impl ClusterError {
         }
     }
 
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { advice: Advice::NotFound, .. })
+    }
+
     pub(crate) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Api { advice: Advice::Forbidden, .. })
     }

@@ -122,7 +122,7 @@ impl Remote {
             match self.search_for(kind).await {
                 Ok(seen) => search.seen.extend(seen),
                 // A cluster that does not know the kind has none of it.
-                Err(ClusterError::Api { advice: Advice::NotFound, .. }) => {}
+                Err(error) if error.is_not_found() => {}
                 Err(error) if error.is_forbidden() => {
                     if self.is_known(kind).await? {
                         search.forbidden.push(kind.plural);
@@ -144,7 +144,7 @@ impl Remote {
         let group = async || self.cluster.client.list_api_group_resources(&resource.api_version).await;
         match self.ask(&what, group).await {
             Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == kind.plural)),
-            Err(ClusterError::Api { advice: Advice::NotFound, .. }) => Ok(false),
+            Err(error) if error.is_not_found() => Ok(false),
             Err(error) => Err(error),
         }
     }
