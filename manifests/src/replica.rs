@@ -7,7 +7,7 @@
 //! Invariants:
 //! * What the user's commands are, and every env and secret, is in the Secret and nowhere else.
 //! * The same launch gives the same pod, but for what `kubernetes.pod_config` says meanwhile.
-//! * `kubernetes.pod_config` changes nothing that the controller knows a replica by or runs it with ([`pod_config`]).
+//! * `kubernetes.pod_config` changes nothing that the controller knows a replica by or runs it with (module `pod_config`).
 
 mod placement;
 mod pod_config;

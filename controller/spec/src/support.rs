@@ -160,6 +160,10 @@ fn judge_choice(choice: &Resource, target: Target, findings: &mut Findings) {
             findings.warn(format!(
                 "accelerators: {accelerator} ({count}) is not reserved: a local process sees whatever the machine has."
             ));
+        } else if accelerator.to_ascii_lowercase().starts_with("tpu") {
+            findings.refuse(format!("accelerators: {accelerator} is a TPU, which is not supported on {place} yet."));
+        } else if count.fract() != 0.0 {
+            findings.refuse(format!("accelerators: {place} gives whole GPUs, not {count} of {accelerator}."));
         }
     }
     if let (true, Some(image)) = (local, choice.docker_image()) {

@@ -5,7 +5,8 @@
 //!
 //! * `> rejected: TEXT`: the error must contain TEXT (lines are counted from the first of the YAML);
 //! * `> accepted: JSON`: the normalised spec must contain all of JSON;
-//! * `> warning: TEXT`, `> refusal: TEXT`: one of them must contain TEXT; `> no refusal`: none may be;
+//! * `> warning: TEXT`, `> refusal: TEXT`: one of them must contain TEXT; `> no refusal`, `> no warning`: none
+//!   may be;
 //! * `> env: NAME=VALUE`, `> secret: NAME=VALUE`, `> pool`, `> kubernetes`: what it is judged for.
 #![expect(clippy::disallowed_methods, reason = "the cases are files; what is tested reads none")]
 
@@ -23,6 +24,7 @@ struct Case {
     warnings: Vec<String>,
     refusals: Vec<String>,
     no_refusal: bool,
+    no_warning: bool,
 }
 
 impl Case {
@@ -38,6 +40,7 @@ impl Case {
             "warning" => self.warnings.push(text.to_owned()),
             "refusal" => self.refusals.push(text.to_owned()),
             "no refusal" => self.no_refusal = true,
+            "no warning" => self.no_warning = true,
             "env" => self.options.envs.push(pair()),
             "secret" => self.options.secrets.push(pair()),
             "pool" => self.options.command = Command::PoolApply,
@@ -67,6 +70,9 @@ impl Case {
         }
         if self.no_refusal && !loaded.refusals.is_empty() {
             return Err(format!("refused: {:?}", loaded.refusals));
+        }
+        if self.no_warning && !loaded.warnings.is_empty() {
+            return Err(format!("warned: {:?}", loaded.warnings));
         }
         Ok(())
     }
@@ -188,6 +194,7 @@ fn a_case_that_fails_is_noticed() {
     };
     let good = "service: {}\nresources: {ports: 80}\nrun: x\n";
     assert!(case(good, &["no refusal"]).is_ok());
+    assert!(case(&format!("{good}config: {{a: 1}}\n"), &["no warning"]).is_err());
     assert!(case(good, &["rejected: anything"]).is_err());
     assert!(case(good, &["accepted: {\"num_nodes\": 2}"]).is_err());
     assert!(case(good, &["warning: nothing says this"]).is_err());

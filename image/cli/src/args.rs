@@ -47,7 +47,8 @@ pub(crate) enum SkyCommand {
         #[command(subcommand)]
         command: ServeCommand,
     },
-    /// Stop the runtime that all services share (`sky down sky-serve-controller`)
+    /// Stop the runtime that all services share, or remove their controller from the cluster (`sky down
+    /// sky-serve-controller`)
     Down(ControllerDownArgs),
     #[command(flatten)]
     Role(RoleCommand),
@@ -66,6 +67,9 @@ Examples:
   skyserve up service.yaml -n my-service -y --wait
   # Set what the YAML leaves open
   skyserve up service.yaml --env MODEL=small --secret HF_TOKEN
+
+On a cluster (`serve.controller.resources.cloud: kubernetes` in ~/.sky/config.yaml) the first `up` makes the
+controller and waits for it, 600 s at most, or SKYSERVE_CONTROLLER_WITHIN seconds.
 
 A workdir and file mounts are packed as they are now. Files that `.skyignore` names stay out (without
 one, those that `.gitignore` names, if the folder is in a git repository).")]
@@ -116,7 +120,8 @@ Examples:
   # One replica, which is then replaced
   skyserve down my-service --replica-id 2
 
-The last service takes the runtime with it: nothing is left running.")]
+The last service takes the runtime with it: nothing is left running. A controller on a cluster stays until
+`sky down sky-serve-controller` (or `skyserve down sky-serve-controller`) removes it and all that is left of it.")]
     Down(DownArgs),
     /// Judge a YAML file as `up` would, and change nothing
     #[command(after_help = "\
@@ -127,6 +132,14 @@ Examples:
 `-o json` prints {\"verdict\": \"accepted\", \"spec\": {...}, \"warnings\": [...]}, or
 {\"verdict\": \"rejected\", \"error\": \"...\"} with exit code 1.")]
     Check(CheckArgs),
+    /// Print everything that `up` would make of a controller on a cluster
+    #[command(after_help = "\
+Examples:
+  # What the API server thinks of it
+  skyserve manifests | kubectl apply --server-side --dry-run=server -f -
+
+It follows from ~/.sky/config.yaml alone, and nothing is made. `up` adds to each object that the controller owns it.")]
+    Manifests(ManifestsArgs),
     /// Change a running service (not available in this version)
     #[command(hide = true)]
     Update(AnyArgs),
@@ -286,10 +299,10 @@ pub(crate) struct DownArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ControllerDownArgs {
-    /// `sky-serve-controller`
+    /// `sky-serve-controller`; on a cluster also with the 8 digits that follow, for another user's
     #[arg(value_name = "CONTROLLER", required = true)]
     pub(crate) names: Vec<String>,
-    /// Take every service down first
+    /// Take every service down first, and forget what cannot be cleaned up
     #[arg(short, long)]
     pub(crate) purge: bool,
     /// Ask nothing
@@ -315,6 +328,19 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CheckOutput {
     Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManifestsArgs {
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    pub(crate) output: ManifestsOutput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ManifestsOutput {
+    Yaml,
     Json,
 }
 

@@ -2,16 +2,21 @@
 
 mod check;
 mod down;
+mod log_stream;
 mod logs;
+mod manifests;
 mod status;
 mod summary;
+mod tear_down;
 mod up;
 
 use crate::bundle::BundleError;
 use crate::client::ClientError;
+use crate::cluster::ClusterError;
 use crate::invocation::{Action, CalledAs};
 use crate::judge::JudgeError;
 use crate::output::Screen;
+use crate::placement::Placement;
 use crate::prompt::NotConfirmed;
 use crate::runtime::{self, RuntimeError};
 use crate::source::SourceError;
@@ -27,6 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(crate) struct Context {
     pub(crate) home: Home,
     pub(crate) called_as: CalledAs,
+    pub(crate) placement: Placement,
 }
 
 /// Why a command did not do what it was asked.
@@ -46,6 +52,8 @@ pub(crate) enum CommandError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The controller stayed away; the text says what is known about it.
@@ -86,12 +94,24 @@ pub(crate) async fn carry_out(context: &Context, action: Action, screen: &mut Sc
         Action::Status(command) => status::status(context, &command, screen).await,
         Action::Logs(command) => logs::logs(context, &command, screen).await,
         Action::Down(command) => down::down(context, &command, screen).await,
-        Action::StopRuntime(command) => down::stop_runtime(context, &command, screen).await,
-        Action::Check(command) => check::check(&command, screen),
+        Action::StopRuntime(command) => match &context.placement {
+            Placement::Local => down::stop_runtime(context, &command, screen).await,
+            Placement::InPod => Err(CommandError::Refused(
+                "this is the controller's own pod, and it cannot take itself down: run the command where your kubeconfig \
+                 is"
+                .to_owned(),
+            )),
+            Placement::Cluster(on) => tear_down::tear_down(context, on, &command, screen).await,
+        },
+        Action::Check(command) => check::check(&command, context.placement.target(), screen),
+        Action::Manifests { json } => manifests::manifests(context, json, screen).await,
         Action::Refuse(reason) => Err(CommandError::Refused(reason)),
     };
     outcome.map_err(|error| match error {
-        CommandError::Client(error @ (ClientError::Unreachable { .. } | ClientError::NoAnswer { .. })) => {
+        // On a cluster the error itself says how its pod is.
+        CommandError::Client(error @ (ClientError::Unreachable { .. } | ClientError::NoAnswer { .. }))
+            if !matches!(context.placement, Placement::Cluster(_)) =>
+        {
             CommandError::ControllerAway { error, explanation: runtime::explain(&context.home) }
         }
         error => error,

@@ -2,8 +2,8 @@
 //! combinations gone.
 
 use crate::args::{
-    self, CheckArgs, CheckOutput, ControllerDownArgs, DownArgs, LogsArgs, OverrideArgs, RoleCommand, ServeCommand, Sky,
-    SkyCommand, Skyserve, SkyserveCommand, StatusArgs, StatusOutput, UpArgs,
+    self, CheckArgs, CheckOutput, ControllerDownArgs, DownArgs, LogsArgs, ManifestsOutput, OverrideArgs, RoleCommand,
+    ServeCommand, Sky, SkyCommand, Skyserve, SkyserveCommand, StatusArgs, StatusOutput, UpArgs,
 };
 use clap::{CommandFactory, FromArgMatches};
 use skyserve_scripts::RunId;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The runtime's name under `sky down`; SkyPilot appends a user's hash to it.
-const CONTROLLER_NAME: &str = "sky-serve-controller";
+pub(crate) const CONTROLLER_NAME: &str = "sky-serve-controller";
 
 /// What this process is to be.
 #[derive(Debug)]
@@ -60,6 +60,9 @@ pub(crate) enum Action {
     Down(Down),
     StopRuntime(StopRuntime),
     Check(Check),
+    Manifests {
+        json: bool,
+    },
     /// Something this program does not do; the text says what it does.
     Refuse(String),
 }
@@ -142,6 +145,8 @@ pub(crate) enum DownTarget {
 /// `sky down sky-serve-controller`.
 #[derive(Debug)]
 pub(crate) struct StopRuntime {
+    /// As typed: the name, with a user's hash or without, or a pattern.
+    pub(crate) names: Vec<String>,
     pub(crate) purge: bool,
     pub(crate) assume_yes: bool,
 }
@@ -235,8 +240,13 @@ fn serve_action(command: ServeCommand, called_as: &CalledAs) -> Result<Action, c
         ServeCommand::Up(typed) => Action::Up(up(typed)),
         ServeCommand::Status(typed) => Action::Status(status(typed)),
         ServeCommand::Logs(typed) => Action::Logs(logs(typed)),
+        // `skyserve` has no other command for it; under `sky serve` a service may be called so.
+        ServeCommand::Down(typed) if !called_as.is_sky && is_of_controllers(&typed) => {
+            Action::StopRuntime(StopRuntime { names: typed.names, purge: typed.purge, assume_yes: typed.yes })
+        }
         ServeCommand::Down(typed) => Action::Down(down(typed)?),
         ServeCommand::Check(typed) => Action::Check(check(typed)),
+        ServeCommand::Manifests(typed) => Action::Manifests { json: typed.output == ManifestsOutput::Json },
         ServeCommand::Update(_) => Action::Refuse(format!(
             "updating a running service is not possible in this version: take it down with `{}`, then start it \
              again with `{}`",
@@ -291,6 +301,12 @@ fn down(typed: DownArgs) -> Result<Down, clap::Error> {
     Ok(Down { target, purge, assume_yes: yes })
 }
 
+fn is_of_controllers(typed: &DownArgs) -> bool {
+    typed.replica_id.is_none()
+        && !typed.names.is_empty()
+        && typed.names.iter().all(|name| name.starts_with(CONTROLLER_NAME))
+}
+
 fn check(typed: CheckArgs) -> Check {
     let CheckArgs { yaml, overrides: typed_overrides, pool, output } = typed;
     Check { yaml, overrides: overrides(typed_overrides), pool, json: output == CheckOutput::Json }
@@ -302,7 +318,9 @@ fn controller_down_action(typed: &ControllerDownArgs) -> Action {
             "`sky down` takes {CONTROLLER_NAME} alone here, not {other:?}: clusters are SkyPilot's. To take a service \
              down: `sky serve down {other}`"
         )),
-        None => Action::StopRuntime(StopRuntime { purge: typed.purge, assume_yes: typed.yes }),
+        None => {
+            Action::StopRuntime(StopRuntime { names: typed.names.clone(), purge: typed.purge, assume_yes: typed.yes })
+        }
     }
 }
 

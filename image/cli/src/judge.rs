@@ -2,6 +2,7 @@
 
 use crate::source::Values;
 use skyserve_home::Home;
+use skyserve_manifests::names::CONFIG_VARIABLE;
 use skyserve_spec::config::Config;
 use skyserve_spec::{Command, LoadOptions, Loaded, SpecError, Target, TaskSpec};
 use std::io::Read;
@@ -28,43 +29,50 @@ pub(crate) struct Judged {
 }
 
 /// Judges a YAML, as a pool if `pool`. What could not be carried out is a warning.
-pub(crate) fn check(source: &str, file: &Path, values: &Values, pool: bool) -> Result<Judged, JudgeError> {
+pub(crate) fn check(
+    source: &str,
+    file: &Path,
+    values: &Values,
+    pool: bool,
+    target: Target,
+) -> Result<Judged, JudgeError> {
     let command = if pool { Command::PoolApply } else { Command::ServeUp };
-    let Loaded { task, mut warnings, refusals } = load(source, file, values, command)?;
+    let Loaded { task, mut warnings, refusals } = load(source, file, values, command, target)?;
     warnings.extend(refusals.into_iter().map(|refusal| format!("`up` would refuse this: {refusal}")));
     Ok(Judged { task, warnings })
 }
 
 /// Judges a YAML that is to be started: what cannot be carried out is an error.
-pub(crate) fn for_up(source: &str, file: &Path, values: &Values) -> Result<Judged, JudgeError> {
-    let Loaded { task, warnings, refusals } = load(source, file, values, Command::ServeUp)?;
+pub(crate) fn for_up(source: &str, file: &Path, values: &Values, target: Target) -> Result<Judged, JudgeError> {
+    let Loaded { task, warnings, refusals } = load(source, file, values, Command::ServeUp, target)?;
     if refusals.is_empty() {
         return Ok(Judged { task, warnings });
     }
     Err(JudgeError::Refused { file: file.display().to_string(), refusals })
 }
 
-fn load(source: &str, file: &Path, values: &Values, command: Command) -> Result<Loaded, SpecError> {
-    let options = LoadOptions {
-        command,
-        envs: values.envs.clone(),
-        secrets: values.secrets.clone(),
-        target: Target::LocalProcesses,
-    };
+fn load(source: &str, file: &Path, values: &Values, command: Command, target: Target) -> Result<Loaded, SpecError> {
+    let options = LoadOptions { command, envs: values.envs.clone(), secrets: values.secrets.clone(), target };
     skyserve_spec::load(source.as_bytes(), &file.to_string_lossy(), &options)
 }
 
-/// Judges `~/.sky/config.yaml`, and says in a sentence each what in it has no effect.
-pub(crate) fn config(home: &Home) -> Result<Vec<String>, JudgeError> {
-    let path = home.config_file();
-    let (_, warnings) = Config::parse(&read_config(&path)?, &path.to_string_lossy())?;
-    Ok(warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect())
+/// Reads the configuration, and says in a sentence each what in it has no effect.
+pub(crate) fn config(home: &Home) -> Result<(Config, Vec<String>), JudgeError> {
+    let path = config_file(home);
+    let (config, warnings) = Config::parse(&read_config(&path)?, &path.to_string_lossy())?;
+    Ok((config, warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect()))
+}
+
+/// `~/.sky/config.yaml`, or what a pod is given instead.
+fn config_file(home: &Home) -> PathBuf {
+    let given = std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty());
+    given.map_or_else(|| home.config_file(), PathBuf::from)
 }
 
 /// What is new in `~/.sky/config.yaml` since the runtime started, which goes on with what it read then.
 pub(crate) fn config_news(home: &Home) -> Option<String> {
     let in_force: Config = serde_json::from_slice(&std::fs::read(home.config_in_force()).ok()?).ok()?;
-    let path = home.config_file();
+    let path = config_file(home);
     let read = read_config(&path).and_then(|bytes| Ok(Config::parse(&bytes, &path.to_string_lossy())?));
     let goes_on = "the runtime goes on with the configuration it started with";
     match read {

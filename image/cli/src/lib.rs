@@ -2,8 +2,9 @@
 //! named `sky`, as `sky serve …`.
 //!
 //! [`parse`] says what a command line means; the binary carries out roles itself and hands commands for
-//! a person to [`run`]. Everything is asked of the controller over its Unix socket; this crate never
-//! opens the database and never touches a replica.
+//! a person to [`run`]. Everything about services is asked of the controller, over its Unix socket or by port-forward
+//! to its pod; this crate never opens the database and never touches a replica. On a cluster it makes and removes the
+//! controller itself ([`cluster`]).
 //!
 //! Invariants:
 //! * A YAML is judged, and every local file looked for, before anything is changed.
@@ -14,11 +15,14 @@
 mod args;
 mod bundle;
 mod client;
+mod cluster;
 mod command;
+mod controller;
 mod duration;
 mod invocation;
 mod judge;
 mod output;
+mod placement;
 mod progress;
 mod prompt;
 mod runtime;
@@ -31,7 +35,9 @@ mod watch;
 pub use invocation::{InitArgs, Invocation, UserCommand, parse};
 
 use command::{CommandError, Context};
+use invocation::Action;
 use output::{Colour, Screen, Style};
+use placement::Placement;
 use skyserve_home::Home;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -58,7 +64,13 @@ fn attempt(command: UserCommand, screen: &mut Screen<'_>) -> Result<(), CommandE
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let home = Home::from_env()?;
     let UserCommand { called_as, action } = command;
-    let outcome = runtime.block_on(command::carry_out(&Context { home, called_as }, action, screen));
+    let placement = match (&action, Placement::of(&home)) {
+        (_, Ok(placement)) => placement,
+        // These do nothing anywhere.
+        (Action::Check(_) | Action::Refuse(_), Err(_)) => Placement::Local,
+        (_, Err(error)) => return Err(error.into()),
+    };
+    let outcome = runtime.block_on(command::carry_out(&Context { home, called_as, placement }, action, screen));
     // An interrupted command may have left a thread that waits.
     runtime.shutdown_background();
     outcome

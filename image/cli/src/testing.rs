@@ -3,6 +3,7 @@
 use crate::command::Context;
 use crate::invocation::CalledAs;
 use crate::output::{Screen, Style};
+use crate::placement::Placement;
 use serde_json::{Value, json};
 use skyserve_api::{ReplicaView, ServiceView};
 use skyserve_home::Home;
@@ -16,6 +17,9 @@ use std::thread::JoinHandle;
 /// What the stand-in does with one request.
 pub(crate) enum Answer {
     Json(u16, Value),
+    Text(String),
+    /// Text without its end.
+    CutOff(String),
     /// Closes the connection without a word, as a controller that is killed does.
     HangUp,
 }
@@ -49,12 +53,15 @@ impl FakeController {
                 let mut stream = stream.unwrap();
                 let Some(request) = read_request(&mut stream) else { continue };
                 log.lock().unwrap().push(request.clone());
-                if let Answer::Json(status, body) = answer(&request.what) {
-                    let body = body.to_string();
-                    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len());
-                    // The client may have left.
-                    drop(stream.write_all((head + &body).as_bytes()));
-                }
+                let (status, body, missing) = match answer(&request.what) {
+                    Answer::Json(status, body) => (status, body.to_string(), 0),
+                    Answer::Text(text) => (200, text, 0),
+                    Answer::CutOff(text) => (200, text, 1),
+                    Answer::HangUp => continue,
+                };
+                let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len() + missing);
+                // The client may have left.
+                drop(stream.write_all((head + &body).as_bytes()));
             }
         });
         Self { socket: socket.to_path_buf(), asked, stopping, thread: Some(thread) }
@@ -109,7 +116,8 @@ impl TestHome {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::at(temp.path().join("home"), temp.path().join("run"));
         home.make_dirs().unwrap();
-        let context = Context { home, called_as: CalledAs::from_program(Path::new("skyserve")) };
+        let called_as = CalledAs::from_program(Path::new("skyserve"));
+        let context = Context { home, called_as, placement: Placement::Local };
         Self { _temp: temp, context }
     }
 

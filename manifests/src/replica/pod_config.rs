@@ -100,7 +100,10 @@ fn merge_lists(base: &mut Vec<Value>, over: &[Value], name: &str, path: &[Step<'
         };
         return match base.first_mut() {
             Some(first) => merge(first, over, &within(0)),
-            None => Ok(base.push(over.clone())),
+            None => {
+                base.push(over.clone());
+                Ok(())
+            }
         };
     }
     let key = MERGE_KEYS.iter().find(|(list, _)| *list == name).map(|(_, key)| *key);

@@ -130,7 +130,7 @@ fn every_grant_says_why_and_names_its_verbs_once() {
         let mut verbs = grant.verbs.to_vec();
         verbs.dedup();
         assert!(!grant.reason.is_empty() && verbs == grant.verbs, "{grant:?}");
-        assert!(!grant.verbs.iter().any(|verb| *verb == "*") && grant.resource != "*", "{grant:?}");
+        assert!(!grant.verbs.contains(&"*") && grant.resource != "*", "{grant:?}");
         assert!(!unnameable(grant), "create knows no names: {grant:?}");
     }
 }

@@ -42,7 +42,7 @@ kubernetes:
       annotations: {cluster-autoscaler.kubernetes.io/safe-to-evict: 'false'}
     spec:
       imagePullSecrets: [{name: registry}]
-      runtimeClassName: nvidia
+      schedulerName: volcano
       securityContext: {runAsUser: 1234}
       tolerations: [{key: team, operator: Equal, value: models, effect: NoSchedule}]
       volumes: [{name: cache, emptyDir: {medium: Memory, sizeLimit: 3Gi}}]

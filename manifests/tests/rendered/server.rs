@@ -1,5 +1,5 @@
-//! A real API server's own validation, by `kubectl apply --server-side --dry-run=server`. Needs KUBECONFIG and kubectl;
-//! without them it says so and passes.
+//! A real API server's own validation, by `kubectl apply --server-side --dry-run=server`. Like every test that needs a
+//! cluster it says so and passes unless SKYSERVE_E2E=cluster; KUBECONFIG then names the cluster.
 
 use crate::samples;
 use serde_json::{Value, json};
@@ -47,10 +47,9 @@ fn objection(object: &Value, dry_run: bool) -> Option<String> {
 }
 
 fn there_is_a_cluster() -> bool {
-    let asks = || Command::new("kubectl").args(["get", "--raw", "/readyz"]).output();
-    let there = std::env::var_os("KUBECONFIG").is_some() && asks().is_ok_and(|output| output.status.success());
+    let there = std::env::var_os("SKYSERVE_E2E").is_some_and(|value| value == "cluster");
     if !there {
-        eprintln!("skipped: no cluster answers (set KUBECONFIG, and have kubectl in PATH)");
+        println!("skipped: set SKYSERVE_E2E=cluster and KUBECONFIG to run the tests that need a cluster");
     }
     there
 }

@@ -166,7 +166,9 @@ fn a_bundle_is_sent_whole_also_the_second_time() {
     let content: Vec<u8> = (0..300_000u32).map(|number| number as u8).collect();
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&content).unwrap();
-    run(scene.client().put_bundle("abc", &file, content.len() as u64)).unwrap();
+    let sent = Arc::default();
+    run(scene.client().put_bundle("abc", &file, content.len() as u64, &sent)).unwrap();
+    assert_eq!(sent.load(std::sync::atomic::Ordering::Relaxed), content.len() as u64);
     assert_eq!(controller.bodies_of("PUT /v1/bundles/abc"), [content.clone(), content]);
 }
 

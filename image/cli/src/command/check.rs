@@ -6,9 +6,10 @@ use crate::judge::{self, Judged};
 use crate::output::{Screen, warning};
 use crate::source;
 use serde_json::{Value, json};
+use skyserve_spec::Target;
 
-pub(super) fn check(command: &Check, screen: &mut Screen<'_>) -> Result<(), CommandError> {
-    let outcome = judged(command);
+pub(super) fn check(command: &Check, target: Target, screen: &mut Screen<'_>) -> Result<(), CommandError> {
+    let outcome = judged(command, target);
     match (outcome, command.json) {
         (Ok(judged), true) => {
             let verdict =
@@ -29,10 +30,10 @@ pub(super) fn check(command: &Check, screen: &mut Screen<'_>) -> Result<(), Comm
     Ok(())
 }
 
-fn judged(command: &Check) -> Result<Judged, CommandError> {
+fn judged(command: &Check, target: Target) -> Result<Judged, CommandError> {
     let yaml = source::read_yaml(&command.yaml)?;
     let values = source::read_values(&command.overrides, &source::environment())?;
-    Ok(judge::check(&yaml, &command.yaml, &values, command.pool)?)
+    Ok(judge::check(&yaml, &command.yaml, &values, command.pool, target)?)
 }
 
 fn pretty(value: &Value) -> String {

@@ -2,6 +2,7 @@
 
 use super::{CommandError, Context, existing, plural, unless_interrupted};
 use crate::client::Client;
+use crate::controller;
 use crate::invocation::{Down, DownTarget, StopRuntime};
 use crate::output::{Screen, printable};
 use crate::progress::{Progress, State};
@@ -18,7 +19,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(600);
 
 pub(super) async fn down(context: &Context, command: &Down, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let mut progress = Progress::start();
-    let found = runtime::find(&context.home, &mut progress).await?;
+    let found = controller::find(context, &mut progress).await?;
     let services = match &found {
         Some(found) => found.client.services().await?,
         None => Vec::new(),
@@ -34,7 +35,7 @@ pub(super) async fn down(context: &Context, command: &Down, screen: &mut Screen<
     };
     let Some(found) = found.filter(|_| !names.is_empty()) else {
         // A runtime without services has nothing to do either.
-        runtime::stop_ours(&context.home, &mut Progress::start()).await?;
+        controller::stop_unneeded(context, &mut Progress::start()).await?;
         return Ok(screen.line("No existing services.")?);
     };
     let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
@@ -58,24 +59,34 @@ pub(super) async fn stop_runtime(
     };
     let services = found.client.services().await?;
     drop(progress);
+    agree(context, "the controller", &services, command)?;
+    let names: Vec<String> = services.into_iter().map(|service| service.name).collect();
+    take_down(context, &found.client, &names, command.purge, Runtime::Always).await?;
+    Ok(screen.line("The controller is down, and all services with it.")?)
+}
+
+/// Has the person agree to take a controller down that has these services.
+pub(super) fn agree(
+    context: &Context,
+    controller: &str,
+    services: &[ServiceView],
+    command: &StopRuntime,
+) -> Result<(), CommandError> {
     if !services.is_empty() && !command.purge {
         return Err(CommandError::Refused(format!(
             "the controller cannot be taken down while it has services to look after ({}): take them down first with \
              `{}`, or add --purge to take them down with it",
-            existing(&services),
+            existing(services),
             context.called_as.command("down --all")
         )));
     }
     let question = match services.len() {
-        0 => "Terminating the controller. Proceed?".to_owned(),
+        0 => format!("Terminating {controller}. Proceed?"),
         count => {
-            format!("Terminating {} and the controller ({}). Proceed?", plural(count, "service"), existing(&services))
+            format!("Terminating {} and {controller} ({}). Proceed?", plural(count, "service"), existing(services))
         }
     };
-    confirm(&question, command.assume_yes)?;
-    let names: Vec<String> = services.into_iter().map(|service| service.name).collect();
-    take_down(context, &found.client, &names, command.purge, Runtime::Always).await?;
-    Ok(screen.line("The controller is down, and all services with it.")?)
+    Ok(confirm(&question, command.assume_yes)?)
 }
 
 /// The services that the names and patterns mean. A name means the service of exactly that name.
@@ -112,7 +123,7 @@ fn services_matching(pattern: &str, services: &[ServiceView]) -> Result<Vec<Stri
 
 /// Whether the runtime stops with its last service.
 #[derive(Debug, Clone, Copy)]
-enum Runtime {
+pub(super) enum Runtime {
     /// If a command like this one started it.
     IfOurs,
     /// It was what the user asked for.
@@ -120,7 +131,7 @@ enum Runtime {
 }
 
 /// Takes the services down and waits; then stops the runtime if none is left.
-async fn take_down(
+pub(super) async fn take_down(
     context: &Context,
     client: &Client,
     names: &[String],
@@ -135,7 +146,7 @@ async fn take_down(
     let gone_and_stopped = async {
         if until_gone(context, client, names, purge, &mut progress).await?.is_empty() {
             match stops {
-                Runtime::IfOurs => runtime::stop_ours(&context.home, &mut progress).await?,
+                Runtime::IfOurs => controller::stop_unneeded(context, &mut progress).await?,
                 Runtime::Always => runtime::stop(&context.home, &mut progress).await?,
             }
         }

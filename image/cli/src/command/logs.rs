@@ -1,10 +1,12 @@
 //! `logs`: prints what a replica, the controller or the load balancer printed, and goes on.
 
 use super::down::replica_ids;
-use super::{CommandError, Context, existing};
+use super::{CommandError, Context, existing, log_stream};
 use crate::client::{Client, ClientError};
+use crate::controller;
 use crate::invocation::{LogOf, Logs};
 use crate::output::{Screen, message, warning};
+use crate::placement::Placement;
 use crate::progress::Progress;
 use crate::runtime;
 use skyserve_api::ServiceView;
@@ -22,7 +24,7 @@ const ASK: Duration = Duration::from_secs(1);
 
 pub(super) async fn logs(context: &Context, command: &Logs, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let mut progress = Progress::start();
-    let Some(found) = runtime::find(&context.home, &mut progress).await? else {
+    let Some(found) = controller::find(context, &mut progress).await? else {
         return Err(no_service(&command.service, &[]));
     };
     let services = match found.client.services().await {
@@ -32,17 +34,14 @@ pub(super) async fn logs(context: &Context, command: &Logs, screen: &mut Screen<
     drop(progress);
     let service = services.iter().find(|service| service.name == command.service);
     let Some(service) = service else { return Err(no_service(&command.service, &services)) };
+    if context.placement != Placement::Local {
+        return log_stream::show(command, service, &found.client, screen).await;
+    }
     let log = match command.of {
         LogOf::Controller => context.home.controller_log(),
         LogOf::LoadBalancer => context.home.load_balancer_log(),
         LogOf::Replica(id) => return replica(context, command, service, id, &found.client, screen).await,
-        LogOf::Unsaid => {
-            return Err(CommandError::Refused(format!(
-                "say which log of {} to show: the ID of a replica ({}), --controller or --load-balancer",
-                service.name,
-                replica_ids(service)
-            )));
-        }
+        LogOf::Unsaid => return Err(unsaid(service)),
     };
     follow_for_ever(&mut Follower::new(log, command.tail), command.follow, screen).await
 }
@@ -50,12 +49,28 @@ pub(super) async fn logs(context: &Context, command: &Logs, screen: &mut Screen<
 /// The services as last known: a controller that fails is when its log is wanted.
 fn without_controller(context: &Context, command: &Logs, error: ClientError) -> Result<Vec<ServiceView>, CommandError> {
     match runtime::last_known_services(&context.home, &error) {
-        Some(services) if error.is_absence() => {
+        Some(services) if error.is_absence() && context.placement == Placement::Local => {
             warning(&format!("{error}; showing the log of {} nevertheless", command.service));
             Ok(services)
         }
         _ => Err(error.into()),
     }
+}
+
+pub(super) fn unsaid(service: &ServiceView) -> CommandError {
+    CommandError::Refused(format!(
+        "say which log of {} to show: the ID of a replica ({}), --controller or --load-balancer",
+        service.name,
+        replica_ids(service)
+    ))
+}
+
+pub(super) fn no_replica(service: &ServiceView, id: u64) -> CommandError {
+    CommandError::Refused(format!(
+        "service {} has no replica {id}, and no log of one; {}",
+        service.name,
+        replica_ids(service)
+    ))
 }
 
 fn no_service(name: &str, services: &[ServiceView]) -> CommandError {
@@ -90,11 +105,7 @@ async fn replica(
 ) -> Result<(), CommandError> {
     let Some(replica) = service.replicas.iter().find(|replica| replica.id == id) else {
         let Some(kept) = newest_kept_log(&context.home, &service.name, id) else {
-            return Err(CommandError::Refused(format!(
-                "service {} has no replica {id}, and no log of one; {}",
-                service.name,
-                replica_ids(service)
-            )));
+            return Err(no_replica(service, id));
         };
         read_on(&mut Follower::new(kept, command.tail), screen)?;
         message(&format!("Replica {id} of {} has ended; this was its log.", service.name));

@@ -2,8 +2,10 @@
 
 use super::{CommandError, Context, existing, now_ms};
 use crate::client::{Client, ClientError};
+use crate::controller;
 use crate::invocation::{Status, StatusForm};
 use crate::output::{Screen, warning};
+use crate::placement::Placement;
 use crate::progress::Progress;
 use crate::runtime;
 use crate::table::{self, Look};
@@ -19,12 +21,16 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(super) async fn status(context: &Context, command: &Status, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let mut progress = Progress::start();
-    let found = runtime::find(&context.home, &mut progress).await?;
+    let found = controller::find(context, &mut progress).await?;
     let Some(found) = found else {
         drop(progress);
         return show(command, &[], screen);
     };
-    let client = found.client.retrying_for(PATIENCE);
+    let client = match &context.placement {
+        Placement::Local | Placement::InPod => found.client.retrying_for(PATIENCE),
+        // From here nothing is known without the controller.
+        Placement::Cluster(_) => found.client,
+    };
     if !command.watch {
         let services = services(context, &client).await?;
         let controller = client.retrying_for(Duration::ZERO).controller().await.ok();
@@ -83,6 +89,9 @@ async fn services(context: &Context, client: &Client) -> Result<Vec<ServiceView>
 
 /// What is known when the controller does not answer; its refusals are errors as ever.
 fn known_without_controller(context: &Context, error: ClientError) -> Result<Vec<ServiceView>, CommandError> {
+    if matches!(context.placement, Placement::Cluster(_)) {
+        return Err(error.into());
+    }
     match runtime::last_known_services(&context.home, &error) {
         Some(services) if error.is_absence() && !services.is_empty() => Ok(services),
         _ => Err(error.into()),

@@ -74,7 +74,7 @@ fn resources(task: &TaskSpec) -> String {
 }
 
 /// `12.3 KiB`.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let mut value = count as f64;
     for unit in ["bytes", "KiB", "MiB"] {
         if value < 1024.0 {

@@ -5,10 +5,11 @@
 //!   been judged and the person has agreed.
 //! * A runtime that was started for a service which was then refused is stopped again.
 
-use super::summary::summary;
-use super::{CommandError, Context, now_ms, unless_interrupted};
+use super::summary::{bytes as amount, summary};
+use super::{CommandError, Context, unless_interrupted};
 use crate::bundle::{self, Bundle};
 use crate::client::{Client, Created};
+use crate::controller::{self, Prepared};
 use crate::invocation::Up;
 use crate::judge::{self, Judged};
 use crate::output::{Screen, Style, message, printable, warning};
@@ -20,11 +21,17 @@ use crate::watch::Watch;
 use skyserve_api::{ReplicaView, ServiceView, UpRequest};
 use skyserve_spec::{TaskSpec, make_service_name, validate_service_name};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long `up` without `--wait` waits for the endpoint to listen. It takes milliseconds; if it takes
 /// longer something is in its way, and `status` shows what.
 const LISTENS_WITHIN: Duration = Duration::from_secs(10);
+/// On a cluster a Kubernetes Service is made for it.
+const LISTENS_ON_CLUSTER_WITHIN: Duration = Duration::from_secs(30);
+/// How often the progress of an upload is shown.
+const UPLOAD_SHOWN_EVERY: Duration = Duration::from_millis(200);
 
 /// What has been read and judged.
 struct Plan {
@@ -38,16 +45,21 @@ struct Plan {
 pub(super) async fn up(context: &Context, command: Up, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let plan = plan(context, &command)?;
     message(&summary(&plan.name, &plan.task, plan.bundle.as_ref(), Style::of_messages()));
-    confirm(&format!("Launching a new service {:?}. Proceed?", plan.name), command.assume_yes)?;
+    let prepared = controller::prepare(context).await?;
+    confirm(&question(&plan.name, &prepared), command.assume_yes)?;
 
     let mut progress = Progress::start();
-    context.home.make_dirs()?;
-    let Found { client, started } = runtime::ensure(&context.home, &mut progress).await?;
+    let left = || "what was made of the controller stays, and goes on starting; `up` goes on from there".to_owned();
+    let ensured = controller::ensure(context, &prepared, &mut progress);
+    let Found { client, started } = match &prepared {
+        Prepared::Here => ensured.await?,
+        Prepared::Cluster { .. } => unless_interrupted(ensured, left).await?,
+    };
     let created = create(context, &client, &command, &plan, &mut progress).await;
     // A name that is taken is another command's service, on its way.
     let taken = matches!(&created, Err(CommandError::NameTaken(_)));
     if created.is_err() && !taken && started && client.services().await.is_ok_and(|services| services.is_empty()) {
-        runtime::stop_ours(&context.home, &mut progress).await?;
+        controller::stop_unneeded(context, &mut progress).await?;
     }
     let view = created?;
 
@@ -62,7 +74,11 @@ pub(super) async fn up(context: &Context, command: Up, screen: &mut Screen<'_>) 
         drop(progress);
         screen.text(&ready_text(context, &view, screen.style))?;
     } else {
-        let listening = tokio::time::timeout(LISTENS_WITHIN, until_listening(&client, view, &mut progress));
+        let within = match prepared {
+            Prepared::Here => LISTENS_WITHIN,
+            Prepared::Cluster { .. } => LISTENS_ON_CLUSTER_WITHIN,
+        };
+        let listening = tokio::time::timeout(within, until_listening(&client, view, &mut progress));
         let view = unless_interrupted(async { Ok(listening.await) }, left).await?;
         drop(progress);
         let view = match view {
@@ -74,17 +90,26 @@ pub(super) async fn up(context: &Context, command: Up, screen: &mut Screen<'_>) 
     Ok(())
 }
 
+fn question(name: &str, prepared: &Prepared) -> String {
+    match prepared {
+        Prepared::Cluster { remote, prepared } if prepared.makes_a_controller() => {
+            format!("Launching a new service {name:?}, and the controller {remote} for it. Proceed?")
+        }
+        _ => format!("Launching a new service {name:?}. Proceed?"),
+    }
+}
+
 /// Reads and judges everything that can be judged from here.
 fn plan(context: &Context, command: &Up) -> Result<Plan, CommandError> {
     let source = source::read_yaml(&command.yaml)?;
     let values = source::read_values(&command.overrides, &source::environment())?;
-    let Judged { task, warnings } = judge::for_up(&source, &command.yaml, &values)?;
+    let Judged { task, warnings } = judge::for_up(&source, &command.yaml, &values, context.placement.target())?;
     let name = match &command.name {
         Some(name) => name.clone(),
         None => made_up_name(),
     };
     validate_service_name(&name)?;
-    let config_warnings = judge::config(&context.home)?;
+    let (_, config_warnings) = judge::config(&context.home)?;
     warnings.iter().chain(&config_warnings).for_each(|text| warning(text));
     let bundle = pack(context, &task)?;
     Ok(Plan { name, source, values, task, bundle })
@@ -115,13 +140,13 @@ async fn create(
     progress: &mut Progress,
 ) -> Result<ServiceView, CommandError> {
     progress.now(&format!("starting service {}", plan.name));
+    let asked_at_ms = client.now_ms().await?;
     // Asked before the upload, which may take a while.
     if client.service(&plan.name).await?.is_some() {
         return Err(name_taken(context, &plan.name));
     }
     if let Some(bundle) = &plan.bundle {
-        progress.now("uploading files");
-        client.put_bundle(&bundle.sha256, &bundle.file, bundle.bytes).await?;
+        upload(client, bundle, progress).await?;
     }
     let request = UpRequest {
         name: plan.name.clone(),
@@ -131,9 +156,21 @@ async fn create(
         secrets: plan.values.secrets.clone(),
         bundle: plan.bundle.as_ref().map(|bundle| bundle.sha256.clone()),
     };
-    match client.create(&request, now_ms()).await? {
+    match client.create(&request, asked_at_ms).await? {
         Created::New(view) => Ok(*view),
         Created::NameTaken => Err(name_taken(context, &plan.name)),
+    }
+}
+
+async fn upload(client: &Client, bundle: &Bundle, progress: &mut Progress) -> Result<(), CommandError> {
+    let sent = Arc::new(AtomicU64::new(0));
+    let mut uploading = std::pin::pin!(client.put_bundle(&bundle.sha256, &bundle.file, bundle.bytes, &sent));
+    loop {
+        let (sent, all) = (amount(sent.load(Ordering::Relaxed)), amount(bundle.bytes));
+        progress.states(&[State::new("files", "uploading", Some(&format!("{sent} of {all}")))]);
+        if let Ok(uploaded) = tokio::time::timeout(UPLOAD_SHOWN_EVERY, &mut uploading).await {
+            return Ok(uploaded?);
+        }
     }
 }
 

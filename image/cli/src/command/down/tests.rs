@@ -9,7 +9,7 @@ fn run(test_home: &TestHome, command: &Down) -> (Result<(), CommandError>, Strin
 
 fn stop(test_home: &TestHome, purge: bool) -> (Result<(), CommandError>, String) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let command = StopRuntime { purge, assume_yes: true };
+    let command = StopRuntime { names: Vec::new(), purge, assume_yes: true };
     runtime.block_on(shown(async |screen| stop_runtime(&test_home.context, &command, screen).await))
 }
 

@@ -1,0 +1,179 @@
+use super::*;
+use crate::cluster::testing::{FakeApi, object, run, status};
+use serde_json::{Value, json};
+use skyserve_spec::config::Config;
+
+const IMAGE: &str = "example.com/sky:1";
+
+fn highly_available() -> Config {
+    Config { high_availability: true, ..Config::default() }
+}
+
+/// The answers of a cluster with nothing in it, which takes all that is applied.
+fn empty_cluster(what: &str) -> (u16, Value) {
+    match what.split(' ').next() {
+        Some("PATCH") => (200, object("v1", "Thing", what.rsplit('/').next().unwrap_or_default())),
+        Some("POST") => (201, json!({ "spec": {}, "status": { "allowed": true } })),
+        _ if what.ends_with("/storageclasses") => {
+            let annotations = json!({ DEFAULT_CLASS_ANNOTATION: "true" });
+            (
+                200,
+                json!({ "metadata": {}, "items": [
+                { "metadata": { "name": "standard", "annotations": annotations }, "provisioner": "p" }] }),
+            )
+        }
+        _ if what.ends_with("/pods") => (
+            200,
+            json!({ "metadata": {}, "items": [{
+            "metadata": { "name": "c-1" },
+            "status": { "conditions": [{ "type": "Ready", "status": "True" }] } }] }),
+        ),
+        _ => status(404, "not found"),
+    }
+}
+
+fn prepared(api: &FakeApi, config: &Config) -> Result<Preparation, ClusterError> {
+    run(async { api.remote().prepare(config, IMAGE).await })
+}
+
+fn refused(config: &Config, answer: impl Fn(&str) -> (u16, Value) + Send + Sync + 'static) -> String {
+    let api = FakeApi::answering(answer);
+    let error = prepared(&api, config).unwrap_err().to_string();
+    let made: Vec<String> = api.asked().into_iter().filter(|asked| is_write(asked)).collect();
+    assert!(made.is_empty(), "{made:?}");
+    error
+}
+
+fn is_write(asked: &str) -> bool {
+    !asked.starts_with("GET") && !asked.contains("dryRun=All") && !asked.contains("selfsubjectaccessreviews")
+}
+
+#[test]
+fn everything_is_judged_before_anything_is_made_and_made_in_order_then_owned() {
+    let api = FakeApi::answering(empty_cluster);
+    run(async {
+        let remote = api.remote();
+        let preparation = remote.prepare(&highly_available(), IMAGE).await.unwrap();
+        assert!(preparation.makes_a_controller());
+        assert!(!api.asked().iter().any(|asked| is_write(asked)), "{:?}", api.asked());
+        let judged = preparation.objects.len();
+        remote.ensure(&preparation, &mut Progress::start()).await.unwrap();
+        let applied: Vec<String> = api.asked().into_iter().filter(|asked| is_write(asked)).collect();
+        // The controller is the last of the first round; the second gives it the others.
+        assert_eq!(applied.len(), judged + judged - 1);
+        assert!(applied[judged - 1].contains("/deployments/sky-serve-controller-0123abcd-deployment"), "{applied:?}");
+        assert!(applied.iter().all(|asked| asked.contains("fieldManager=skyserve") && asked.contains("force=true")));
+    });
+}
+
+#[test]
+fn a_namespace_that_does_not_exist_is_told_with_how_to_make_it() {
+    let error = refused(&highly_available(), |what| match what.starts_with("PATCH") {
+        true => status(404, "namespaces \"ns\" not found"),
+        false => empty_cluster(what),
+    });
+    assert!(error.ends_with(
+        "in namespace ns of context test: namespaces \"ns\" not found; make it with `kubectl create namespace ns`, or name \
+         another in kubernetes.namespace of your configuration"
+    ), "{error}");
+}
+
+#[test]
+fn a_missing_permission_and_a_spent_quota_are_told_in_the_api_servers_words() {
+    for (words, advice) in [
+        ("roles is forbidden: User \"ann\" cannot patch resource \"roles\"", "ask whoever runs the cluster"),
+        ("pods \"c\" is forbidden: exceeded quota: q", "ask for a larger quota"),
+    ] {
+        let error = refused(&highly_available(), move |what| match what.starts_with("PATCH") {
+            true => status(403, words),
+            false => empty_cluster(what),
+        });
+        assert!(error.contains(words) && error.contains(advice), "{error}");
+    }
+}
+
+#[test]
+fn who_may_not_forward_ports_is_told_before_a_controller_is_made() {
+    let error = refused(&highly_available(), |what| match what.starts_with("POST") {
+        true => (201, json!({ "spec": {}, "status": { "allowed": false } })),
+        false => empty_cluster(what),
+    });
+    assert!(error.contains("may not forward ports to pods in namespace ns of context test"), "{error}");
+}
+
+#[test]
+fn a_storage_class_that_is_missing_is_told_with_those_that_are_there() {
+    let named = Config { storage_class_name: Some("fast".into()), ..highly_available() };
+    assert_eq!(
+        refused(&named, empty_cluster),
+        "a highly available controller needs a volume, and in context test StorageClass fast \
+         (kubernetes.high_availability.storage_class_name) does not exist. Name one in \
+         kubernetes.high_availability.storage_class_name; existing StorageClasses: standard"
+    );
+    let without_default = |what: &str| match what.ends_with("/storageclasses") {
+        true => (200, json!({ "metadata": {}, "items": [] })),
+        false => empty_cluster(what),
+    };
+    assert!(refused(&highly_available(), without_default).contains("no StorageClass is the default"));
+    // Without a volume there is nothing to look for.
+    assert!(prepared(&FakeApi::answering(without_default), &Config::default()).is_ok());
+    // Who may not see them may use them.
+    let forbidden = |what: &str| match what.ends_with("/storageclasses") {
+        true => status(403, "no"),
+        false => empty_cluster(what),
+    };
+    assert!(prepared(&FakeApi::answering(forbidden), &named).is_ok());
+}
+
+#[test]
+fn an_object_that_misses_another_of_ours_is_judged_by_its_turn() {
+    let api = FakeApi::answering(|what| match what.contains("rolebindings") {
+        true => status(404, "roles.rbac.authorization.k8s.io \"sky-serve-controller-0123abcd\" not found"),
+        false => empty_cluster(what),
+    });
+    assert!(prepared(&api, &highly_available()).is_ok());
+}
+
+/// A cluster with a controller of this image.
+fn with_controller(image: &'static str) -> impl Fn(&str) -> (u16, Value) + Send + Sync + 'static {
+    move |what| match what {
+        _ if what.contains("/deployments/") && what.starts_with("GET") => {
+            let mut deployment = object("apps/v1", "Deployment", "d");
+            deployment["spec"] = json!({ "selector": {}, "template": { "spec": { "containers": [
+                { "name": "controller", "image": image }] } } });
+            (200, deployment)
+        }
+        _ if what.contains("/configmaps/") && what.starts_with("GET") => {
+            let mut map = object("v1", "ConfigMap", "m");
+            map["data"] = json!({ "config.yaml": "as it was" });
+            map["metadata"]["ownerReferences"] =
+                json!([{ "apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": "uid-of-d" }]);
+            (200, map)
+        }
+        _ => empty_cluster(what),
+    }
+}
+
+#[test]
+fn an_existing_controller_is_used_as_it_is_and_the_differences_are_told() {
+    let api = FakeApi::answering(with_controller("example.com/sky:0"));
+    run(async {
+        let remote = api.remote();
+        let preparation = remote.prepare(&highly_available(), IMAGE).await.unwrap();
+        assert!(!preparation.makes_a_controller());
+        assert_eq!(preparation.notes.len(), 2);
+        assert_eq!(
+            preparation.notes[0],
+            "the existing controller goes on with its image example.com/sky:0; example.com/sky:1 takes effect for a new \
+             controller only"
+        );
+        remote.ensure(&preparation, &mut Progress::start()).await.unwrap();
+    });
+    assert!(!api.asked().iter().any(|asked| is_write(asked)), "{:?}", api.asked());
+}
+
+#[test]
+fn a_flag_that_contradicts_the_existing_controller_is_refused() {
+    let error = refused(&Config::default(), with_controller(IMAGE));
+    assert!(error.starts_with("InconsistentHighAvailabilityError: "), "{error}");
+}
