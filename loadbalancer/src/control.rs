@@ -273,6 +273,7 @@ impl Control {
     fn is_drained(&self, drain: &mut Drain) -> bool {
         let now_ms = now_ms();
         let deadline_ms = drain.deadline_ms;
+        let has_services = !self.registry.borrow().services.is_empty();
         if self.has_successor {
             let epoch = |table: Option<TableVersion>| table.map_or(0, |table| table.epoch);
             if drain.succeeded_ms.is_none() && epoch(self.table.in_force()) > epoch(drain.table) {
@@ -280,11 +281,10 @@ impl Control {
                 drain.succeeded_ms = Some(now_ms);
             }
             let settled = |since| now_ms >= since + self.limits.successor_settle_ms;
-            if !drain.succeeded_ms.is_some_and(settled) {
+            if has_services && !drain.succeeded_ms.is_some_and(settled) {
                 return now_ms >= deadline_ms;
             }
         }
-        let has_services = !self.registry.borrow().services.is_empty();
         let quiet = !has_services || now_ms >= self.gauge.last_request_ms() + self.limits.drain_quiet_ms;
         now_ms >= deadline_ms || (quiet && self.gauge.is_idle())
     }
