@@ -1,14 +1,19 @@
-//! The control API (its shapes: `skyserve-api`), on a Unix socket that only this user can open.
+//! The control API (its shapes: `skyserve-api`), on a Unix socket that only this user can open; in a pod also on
+//! loopback, where a port-forward ends.
 //!
 //! Reads are answered from the latest snapshot and never wait for the control thread; requests that
 //! change something are messages to it.
+
+mod listener;
+mod logs;
 
 use crate::admit;
 use crate::bundles;
 use crate::core::{Fatal, Refusal, RequestError};
 use crate::driver::{ControllerCore, Message, Snapshot};
+use crate::pieces::Pieces;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
@@ -20,11 +25,8 @@ use skyserve_model::{ReplicaId, Timestamp};
 use skyserve_spec::{Command, LoadOptions, Target, validate_service_name};
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// Clients served at once; more wait in the socket's backlog.
@@ -36,10 +38,19 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest service name: it is part of folder names, which hold 255 bytes.
 const NAME_BYTES_MAX: usize = 128;
 
+pub(crate) use listener::{Listener, bind};
+pub(crate) use logs::{ReplicaLogs, replica_logs};
+
+/// An answer is whole, or comes in pieces.
+type Body = Either<Full<Bytes>, Pieces>;
+
 /// What the handlers need.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) home: Home,
+    /// What YAML is judged for.
+    pub(crate) target: Target,
+    pub(crate) logs: ReplicaLogs,
     pub(crate) messages: mpsc::Sender<Message>,
     pub(crate) snapshot: watch::Receiver<Snapshot>,
 }
@@ -66,26 +77,15 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// Binds the socket; an earlier controller's is replaced (its lease is ours by now).
-pub(crate) fn bind(path: &Path) -> std::io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
 /// Serves until the future is dropped.
-pub(crate) async fn serve(listener: UnixListener, api: Api) {
+pub(crate) async fn serve(listener: Listener, api: Api) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!("the control socket cannot take a connection: {error}");
+                tracing::warn!("the control API cannot take a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -109,11 +109,12 @@ pub(crate) async fn serve(listener: UnixListener, api: Api) {
 }
 
 impl Api {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        match self.route(request).await {
-            Ok(response) => response,
-            Err(failure) => json(failure.status, &failure.body),
-        }
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let answer = match logs::Wanted::of(&request) {
+            Some(wanted) => logs::open(self, wanted).await.map(|log| log.map(Either::Right)),
+            None => self.route(request).await.map(|response| response.map(Either::Left)),
+        };
+        answer.unwrap_or_else(|failure| json(failure.status, &failure.body).map(Either::Left))
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {
@@ -194,7 +195,7 @@ impl Api {
             command: Command::ServeUp,
             envs: up.envs.clone(),
             secrets: up.secrets.clone(),
-            target: Target::LocalProcesses,
+            target: self.target,
         };
         let loaded = skyserve_spec::load(up.source.as_bytes(), &up.file_name, &options)
             .map_err(|error| bad_request(error.to_string()))?;

@@ -40,7 +40,8 @@ impl BundleError {
     }
 }
 
-fn path(home: &Home, digest: &str) -> Option<PathBuf> {
+/// Where a bundle is, or would be; `None` if it is not the name of one.
+pub(crate) fn path(home: &Home, digest: &str) -> Option<PathBuf> {
     let valid = digest.len() == 64 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     valid.then(|| home.bundles_dir().join(format!("{digest}.tar")))
 }

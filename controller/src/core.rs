@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use messages::{CoreOptions, Fatal, Held, Input, Output};
+pub use messages::{CoreOptions, Fatal, Held, Input, Output, Outside};
 pub use requests::{Refusal, RequestError};
 
 /// How often the provider is asked for all it has: finds what its reports missed.
@@ -76,7 +76,7 @@ impl<S: Store> Core<S> {
         let first = TableVersion { epoch: epoch.0, seq: 0 };
         let managed = |mut service: Service| {
             recover(&mut service, now);
-            (service.head.name.clone(), Managed::new(service, &options.infra))
+            (service.head.name.clone(), Managed::new(service, &options))
         };
         Self {
             services: services.into_iter().map(managed).collect(),
@@ -175,6 +175,10 @@ impl<S: Store> Core<S> {
                 self.apply_to(&service, &uid, &Event::Probed { replica, result }, now)
             }
             Input::Load(report) => self.load(&report, now),
+            Input::Exposed { service, outside } => {
+                self.exposed(&service, outside, now);
+                Ok(())
+            }
         }
     }
 

@@ -9,10 +9,11 @@ use crate::ControllerError;
 use crate::balancer;
 use crate::clock::Clock;
 use crate::core::{Core, Fatal, Input, Output};
+use crate::exposure::{Exposed, Exposure, Listening, Wanted};
 use crate::probe;
 use skyserve_api::{Changes, ControllerView, ServiceView};
 use skyserve_home::Home;
-use skyserve_model::{CallFailure, OperationKind, ReplicaId, ReplicaUid, Timestamp};
+use skyserve_model::{CallFailure, OperationKind, ReplicaId, ReplicaUid, Service, Timestamp};
 use skyserve_provider::{Provider, ProviderError};
 use skyserve_recovery::SqliteStore;
 use skyserve_routes::RoutesError;
@@ -32,6 +33,8 @@ const MESSAGES_AT_ONCE_MAX: usize = 256;
 const REPORT_INTERVAL_BUSY: Duration = Duration::from_millis(20);
 /// How often it is asked otherwise.
 const REPORT_INTERVAL_IDLE: Duration = Duration::from_secs(10);
+/// News of where endpoints are that may wait; whoever tells waits beyond it.
+const EXPOSED_QUEUED_MAX: usize = 64;
 /// Pause before a route table that could not be written is written again.
 const PUBLISH_RETRY_MS: u64 = 1_000;
 
@@ -65,6 +68,8 @@ pub(crate) enum Message {
 pub(crate) struct Snapshot {
     pub(crate) controller: ControllerView,
     pub(crate) services: Vec<Arc<ServiceView>>,
+    /// Where each service's endpoint listens.
+    pub(crate) endpoints: Wanted,
 }
 
 impl Snapshot {
@@ -79,6 +84,7 @@ impl Snapshot {
                 trouble: core.trouble().map(str::to_owned),
             },
             services: core.views(),
+            endpoints: core.services().map(endpoint).collect(),
         }
     }
 
@@ -88,6 +94,11 @@ impl Snapshot {
             services: self.services.iter().map(|view| ServiceView::clone(view)).collect(),
         }
     }
+}
+
+fn endpoint(service: &Service) -> (String, Listening) {
+    let head = &service.head;
+    (head.name.clone(), Listening { port: head.listen.port(), incarnation: head.incarnation })
 }
 
 /// The control thread's surroundings.
@@ -245,6 +256,36 @@ pub(crate) async fn observe<P: Provider>(provider: Arc<P>, clock: Clock, message
         }
     }
     tracing::error!("the provider reports no more; the regular listing finds what changes");
+}
+
+/// Has endpoints made reachable from outside, and passes on where they are.
+pub(crate) async fn expose(
+    exposure: impl Exposure,
+    mut snapshots: watch::Receiver<Snapshot>,
+    messages: mpsc::Sender<Message>,
+) {
+    let (want, wanted) = watch::channel(snapshots.borrow_and_update().endpoints.clone());
+    let (tell, mut told) = mpsc::channel::<Exposed>(EXPOSED_QUEUED_MAX);
+    let keeping = exposure.keep(wanted, tell);
+    let following = async {
+        while snapshots.changed().await.is_ok() {
+            let now = snapshots.borrow_and_update().endpoints.clone();
+            want.send_if_modified(|before| {
+                *before != now && {
+                    *before = now;
+                    true
+                }
+            });
+        }
+    };
+    let telling = async {
+        while let Some((service, outside)) = told.recv().await {
+            if messages.send(Message::Input(Input::Exposed { service, outside })).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::join!(keeping, following, telling);
 }
 
 /// Asks the load balancer for its report: often while something waits for it.

@@ -8,23 +8,34 @@
 mod admit;
 mod api_server;
 mod balancer;
+mod bundle_server;
+mod bundle_token;
 mod bundles;
 mod clock;
 pub mod core;
 mod driver;
+pub mod exposure;
 mod notify;
+mod pieces;
+mod pod;
 mod probe;
 mod routes;
 mod view;
 
+pub use bundle_token::bundle_token;
+pub use pod::{Pod, run_in_pod};
+
 use crate::clock::Clock;
 use crate::core::{Core, CoreOptions, Fatal, Held};
 use crate::driver::{Control, Message, Snapshot};
+use crate::exposure::Exposure;
 use skyserve_home::{Home, HomeError};
 use skyserve_provider::Provider;
 use skyserve_recovery::{Lease, LeaseError, Opened, SqliteStore, StoreError};
 use skyserve_routes::RoutesError;
+use skyserve_spec::Target;
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +50,18 @@ const LEASE_WAIT: Duration = Duration::from_secs(10);
 pub struct Options {
     pub home: Home,
     pub core: CoreOptions,
+    /// What YAML is judged for.
+    pub target: Target,
+    pub listeners: Listeners,
+}
+
+/// Where the controller listens besides the control socket: nowhere by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listeners {
+    /// The control API once more, on loopback.
+    pub control: Option<SocketAddr>,
+    /// Uploaded files, for pods.
+    pub bundles: Option<SocketAddr>,
 }
 
 /// Why the controller did not start, or stopped.
@@ -54,6 +77,10 @@ pub enum ControllerError {
     Provider(std::io::Error),
     #[error("the control socket {path} cannot be opened: {source}")]
     Socket { path: PathBuf, source: std::io::Error },
+    #[error("nothing can be served on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("the token for uploaded files cannot be kept: {0}")]
+    Token(std::io::Error),
     #[error("the controller's threads cannot start: {0}")]
     Runtime(std::io::Error),
     #[error(transparent)]
@@ -62,12 +89,13 @@ pub enum ControllerError {
     Overtaken(RoutesError),
 }
 
-/// Runs the controller until SIGTERM or SIGINT. Replicas go on without it.
-pub fn run<P: Provider>(
+/// Runs the controller until SIGTERM or SIGINT. Replicas go on without it. `surroundings` makes what runs replicas and
+/// what makes endpoints reachable.
+pub fn run<P: Provider, E: Exposure>(
     options: Options,
-    provider: impl FnOnce(&Home) -> std::io::Result<P>,
+    surroundings: impl AsyncFnOnce(&Home) -> std::io::Result<(P, E)>,
 ) -> Result<(), ControllerError> {
-    let Options { home, core: core_options } = options;
+    let Options { home, core: core_options, target, listeners } = options;
     home.make_dirs()?;
     let lease = Lease::acquire_before(&home.controller_lock(), Instant::now() + LEASE_WAIT)?;
     let clock = Clock::start();
@@ -81,8 +109,8 @@ pub fn run<P: Provider>(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControllerError::Runtime)?;
     let result = runtime.block_on(async {
-        let provider = Arc::new(provider(&home).map_err(ControllerError::Provider)?);
-        serve(home, clock, core, provider).await
+        let (provider, exposure) = surroundings(&home).await.map_err(ControllerError::Provider)?;
+        serve(Site { home, clock, target, listeners, exposure }, core, Arc::new(provider)).await
     });
     // What is under way ends with the process: it is derived again from the store.
     runtime.shutdown_background();
@@ -93,17 +121,27 @@ pub fn run<P: Provider>(
     result
 }
 
-async fn serve<P: Provider>(
+/// What is around the core, but for the provider.
+struct Site<E> {
     home: Home,
     clock: Clock,
+    target: Target,
+    listeners: Listeners,
+    exposure: E,
+}
+
+async fn serve<P: Provider, E: Exposure>(
+    site: Site<E>,
     core: driver::ControllerCore,
     provider: Arc<P>,
 ) -> Result<(), ControllerError> {
+    let Site { home, clock, target, listeners, exposure } = site;
     // Signals first: whoever stops the controller from here on stops it in order, socket and all.
     let mut terminate = signal(SignalKind::terminate()).map_err(ControllerError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Runtime)?;
     let path = home.control_socket();
     let listener = api_server::bind(&path).map_err(|source| ControllerError::Socket { path: path.clone(), source })?;
+    let control_port = open_listeners(&listeners, &home).await?;
     let (messages, inbox) = mpsc::channel(driver::MESSAGES_QUEUED_MAX);
     let (snapshot, snapshots) = watch::channel(Snapshot::of(&core));
     let (awaits_load, often) = watch::channel(true);
@@ -129,12 +167,14 @@ async fn serve<P: Provider>(
         let _ = ended.send(result);
     });
     let thread = thread.map_err(ControllerError::Runtime)?;
+    let logs = api_server::replica_logs(Arc::clone(&provider));
     tokio::spawn(driver::observe(provider, clock, messages.clone()));
+    tokio::spawn(driver::expose(exposure, snapshots.clone(), messages.clone()));
     tokio::spawn(driver::follow_load(home.clone(), often, messages.clone()));
-    tokio::spawn(api_server::serve(
-        listener,
-        api_server::Api { home, messages: messages.clone(), snapshot: snapshots },
-    ));
+    let api = api_server::Api { home, target, logs, messages: messages.clone(), snapshot: snapshots };
+    for listener in std::iter::once(listener).chain(control_port) {
+        tokio::spawn(api_server::serve(listener, api.clone()));
+    }
     notify::ready();
     let stop = async {
         tokio::select! {
@@ -152,4 +192,18 @@ async fn serve<P: Provider>(
     let _ = thread.join();
     let _ = std::fs::remove_file(&path);
     result
+}
+
+/// Opens what a pod listens on besides: the control API's port, given back, and that of the uploaded files, served.
+async fn open_listeners(listeners: &Listeners, home: &Home) -> Result<Option<api_server::Listener>, ControllerError> {
+    let failed = |address| move |source| ControllerError::Listen { address, source };
+    if let Some(address) = listeners.bundles {
+        let token = bundle_token(home).map_err(ControllerError::Token)?;
+        let listener = tokio::net::TcpListener::bind(address).await.map_err(failed(address))?;
+        tokio::spawn(bundle_server::serve(listener, home.clone(), token));
+    }
+    match listeners.control {
+        Some(address) => api_server::Listener::on_loopback(address).await.map(Some).map_err(failed(address)),
+        None => Ok(None),
+    }
 }

@@ -1,9 +1,12 @@
 //! The configuration: the user's `~/.sky/config.yaml` is read when the runtime starts, and what it says is kept
-//! for every role that starts after that. So the file can be edited, well or badly, while services run.
+//! for every role that starts after that. So the file can be edited, well or badly, while services run. In a pod the file
+//! is the one that `SKYSERVE_CONFIG` names, from a ConfigMap.
 
 use skyserve_home::Home;
+use skyserve_manifests::names::CONFIG_VARIABLE;
 use skyserve_spec::config::Config;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 
 /// Reads the user's file at the start of the runtime and puts it in force. A file that is wrong is an error at the
 /// first start; later the configuration that was in force stays, because services depend on it. Gives what there is
@@ -38,7 +41,10 @@ fn kept(home: &Home) -> Option<Config> {
 }
 
 fn read(home: &Home) -> Result<(Config, Vec<String>), String> {
-    let path = home.config_file();
+    let path = match std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => home.config_file(),
+    };
     match std::fs::read(&path) {
         Ok(bytes) => Config::parse(&bytes, &path.display().to_string()).map_err(|error| error.to_string()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok((Config::default(), Vec::new())),

@@ -2,11 +2,14 @@
 
 use crate::configuration;
 use skyserve_cli::InitArgs;
+use skyserve_controller::ControllerError;
 use skyserve_controller::core::CoreOptions;
+use skyserve_controller::exposure::WhereTheyListen;
 use skyserve_home::Home;
 use skyserve_manifests::names;
 use skyserve_provider::process::{ProcessOptions, ProcessProvider};
-use skyserve_spec::config::PortIsolation;
+use skyserve_spec::Target;
+use skyserve_spec::config::{Config, PortIsolation};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,24 +48,35 @@ pub(crate) fn init(arguments: InitArgs) -> ExitCode {
     skyserve_init::run(options)
 }
 
-/// The controller of this home, with local processes as its provider.
+/// The controller of this home: in its pod with pods as replicas, elsewhere with local processes.
 pub(crate) fn controller() -> ExitCode {
     log_to_standard_error();
     let run = || -> Result<(), String> {
         let (home, program) = home_and_program()?;
         let config = configuration::in_force(&home)?;
-        let core = CoreOptions {
-            listen_host: config.load_balancer.listen_host,
-            listen_ports: config.load_balancer.ports.iter(),
-            infra: INFRA.to_owned(),
-        };
-        let shim: Vec<OsString> = vec![program.into_os_string(), "shim".into()];
-        let process = ProcessOptions { port_isolation: config.port_isolation == PortIsolation::Auto };
-        let provider = |home: &Home| ProcessProvider::new(home.clone(), shim, process);
-        skyserve_controller::run(skyserve_controller::Options { home, core }, provider)
-            .map_err(|error| error.to_string())
+        match skyserve_controller::Pod::from_env()? {
+            Some(pod) => skyserve_controller::run_in_pod(home, &config, pod),
+            None => local_controller(home, program, &config),
+        }
+        .map_err(|error| error.to_string())
     };
     ended("controller", run())
+}
+
+fn local_controller(home: Home, program: PathBuf, config: &Config) -> Result<(), ControllerError> {
+    let core = CoreOptions {
+        listen_host: config.load_balancer.listen_host,
+        listen_ports: config.load_balancer.ports.iter(),
+        infra: INFRA.to_owned(),
+        exposed: false,
+    };
+    let shim: Vec<OsString> = vec![program.into_os_string(), "shim".into()];
+    let process = ProcessOptions { port_isolation: config.port_isolation == PortIsolation::Auto };
+    let listeners = skyserve_controller::Listeners::default();
+    let options = skyserve_controller::Options { home, core, target: Target::LocalProcesses, listeners };
+    skyserve_controller::run(options, async |home: &Home| {
+        Ok((ProcessProvider::new(home.clone(), shim, process)?, WhereTheyListen))
+    })
 }
 
 /// The load balancer of this home.

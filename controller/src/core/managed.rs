@@ -1,6 +1,6 @@
 //! One service as the core manages it, and the work that follows from its state.
 
-use super::messages::Output;
+use super::messages::{CoreOptions, Output, Outside};
 use crate::{routes, view};
 use skyserve_api::ServiceView;
 use skyserve_model::{
@@ -29,11 +29,14 @@ pub(super) struct Managed {
     pub(super) offered: Option<TableVersion>,
     /// Why the endpoint does not listen, as the load balancer says.
     pub(super) listen_problem: Option<String>,
+    /// Where it is reached from outside, where that is another address.
+    pub(super) outside: Option<Outside>,
 }
 
 impl Managed {
-    pub(super) fn new(service: Service, infra: &str) -> Self {
-        let view = Arc::new(view::service(&service, None, infra));
+    pub(super) fn new(service: Service, options: &CoreOptions) -> Self {
+        let outside = options.exposed.then(Outside::default);
+        let view = Arc::new(view::service(&service, None, outside.as_ref(), &options.infra));
         Self {
             service,
             probes: BTreeMap::new(),
@@ -44,11 +47,13 @@ impl Managed {
             draining: BTreeMap::new(),
             offered: None,
             listen_problem: None,
+            outside,
         }
     }
 
     pub(super) fn refresh_view(&mut self, infra: &str) {
-        self.view = Arc::new(view::service(&self.service, self.listen_problem.as_deref(), infra));
+        let (problem, outside) = (self.listen_problem.as_deref(), self.outside.as_ref());
+        self.view = Arc::new(view::service(&self.service, problem, outside, infra));
         self.view_stale = false;
     }
 

@@ -19,6 +19,8 @@ pub struct CoreOptions {
     pub listen_ports: RangeInclusive<u16>,
     /// The INFRA column: where replicas run.
     pub infra: String,
+    /// Whether endpoints are reached at another address than they listen on, which [`Input::Exposed`] tells.
+    pub exposed: bool,
 }
 
 /// What the store held when the core took over.
@@ -50,6 +52,17 @@ pub enum Input {
     Probed { service: String, replica: ReplicaId, uid: ReplicaUid, address: SocketAddr, result: Result<(), String> },
     /// The load balancer's state.
     Load(Box<Report>),
+    /// Where a service is reached from outside.
+    Exposed { service: String, outside: Outside },
+}
+
+/// Where a service is reached by those who do not see the address that its endpoint listens on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// `http://203.0.113.7:30001`; `None` while nobody can say.
+    pub endpoint: Option<String>,
+    /// What it waits for, or what went wrong; for a person.
+    pub note: Option<String>,
 }
 
 /// Something the core wants done.

@@ -1,6 +1,6 @@
 //! What the provider and the load balancer show, turned into events of the services concerned.
 
-use super::{Core, Fatal, LIST_INTERVAL_MS, PUBLISH_AGAIN_MS};
+use super::{Core, Fatal, LIST_INTERVAL_MS, Outside, PUBLISH_AGAIN_MS};
 use skyserve_model::{Event, Observation, Phase, ReplicaId, ReplicaUid, Timestamp};
 use skyserve_recovery::Store;
 use skyserve_routes::TableVersion;
@@ -112,6 +112,15 @@ impl<S: Store> Core<S> {
                 managed.listen_problem = problem;
             }
             self.changed(&name, now);
+        }
+    }
+
+    /// Only views show it.
+    pub(super) fn exposed(&mut self, name: &str, outside: Outside, now: Timestamp) {
+        let Some(managed) = self.services.get_mut(name) else { return };
+        if self.options.exposed && managed.outside.as_ref() != Some(&outside) {
+            managed.outside = Some(outside);
+            self.changed(name, now);
         }
     }
 

@@ -55,7 +55,7 @@ impl<S: Store> Core<S> {
         self.store_for_user(&changes, now)?;
         self.next_incarnation += 1;
         tracing::info!(service = name, %listen, "service {name} was asked for");
-        let managed = Managed::new(service, &self.options.infra);
+        let managed = Managed::new(service, &self.options);
         let view = Arc::clone(&managed.view);
         self.services.insert(name.to_owned(), managed);
         self.changed(name, now);

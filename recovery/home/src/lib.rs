@@ -185,6 +185,10 @@ impl Home {
     pub fn bundles_dir(&self) -> PathBuf {
         self.serve_dir().join("bundles")
     }
+    /// What a replica's pod shows to get its files: one for all restarts, since launches in flight hold it.
+    pub fn bundle_token(&self) -> PathBuf {
+        self.serve_dir().join("bundle-token")
+    }
     /// The persisted setup script (path given by the seed document).
     pub fn setup_script(&self) -> PathBuf {
         self.sky_dir().join(".controller_recovery_setup_commands.sh")

@@ -315,6 +315,7 @@ impl World {
         let first = *self.first_epoch.get_or_insert(epoch.0);
         let epoch = if self.bug == Some(Bug::DriverKeepsEpoch) { skyserve_model::Epoch(first) } else { epoch };
         let options = CoreOptions {
+            exposed: false,
             listen_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             listen_ports: 30_001..=30_020,
             infra: "simulated".to_owned(),
