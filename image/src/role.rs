@@ -6,6 +6,7 @@ use skyserve_controller::ControllerError;
 use skyserve_controller::core::CoreOptions;
 use skyserve_controller::exposure::WhereTheyListen;
 use skyserve_home::Home;
+use skyserve_manifests::names;
 use skyserve_provider::process::{ProcessOptions, ProcessProvider};
 use skyserve_spec::Target;
 use skyserve_spec::config::{Config, PortIsolation};
@@ -18,6 +19,10 @@ use tracing_subscriber::EnvFilter;
 const LOG_VARIABLE: &str = "SKYSERVE_LOG";
 /// The INFRA column of local replicas.
 const INFRA: &str = "local process";
+
+/// A pod that is to end serves on until no request has come for this long: every node's kube-proxy must have heard that
+/// others are ready, and a client that asks once a second must have moved.
+const POD_QUIET_MS: u64 = 3_000;
 
 /// PID 1 of a container, or the background runtime of this home.
 pub(crate) fn init(arguments: InitArgs) -> ExitCode {
@@ -33,7 +38,11 @@ pub(crate) fn init(arguments: InitArgs) -> ExitCode {
         Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("skyserve init: warning: {warning}")),
         Err(message) => return failed("init", &message),
     }
-    let mut options = skyserve_init::Options::standard(home, program);
+    let drain = match configuration::in_force(&home) {
+        Ok(config) => config.load_balancer.drain(),
+        Err(message) => return failed("init", &message),
+    };
+    let mut options = skyserve_init::Options::standard(home, program, drain);
     options.setup = arguments.setup;
     options.runs = arguments.runs;
     skyserve_init::run(options)
@@ -88,6 +97,12 @@ pub(crate) fn load_balancer() -> ExitCode {
             threads: config.threads as usize,
             ..skyserve_loadbalancer::Options::default()
         };
+        // Of several load balancers the others go on; a controller that is a plain pod has no successor.
+        let is_replaced = std::env::var(names::HIGH_AVAILABILITY_VARIABLE).is_ok_and(|value| value == "true");
+        options.has_successor = is_replaced && config.replicas == 1;
+        if std::env::var_os(names::POD_VARIABLE).is_some() {
+            options.limits.drain_quiet_ms = POD_QUIET_MS;
+        }
         options.limits.drain_ms_max = u64::from(config.drain_seconds) * 1000;
         options.limits.queue_requests_max = config.queue_limit as usize;
         options.limits.queue_wait_ms_max = u64::from(config.queue_timeout_seconds) * 1000;

@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match name {
             "routes_file" => options.routes_file = value.into(),
             "report_socket" => options.report_socket = value.into(),
+            "has_successor" => options.has_successor = value.parse()?,
             "metrics_address" => options.metrics_address = value.parse()?,
             limit => set_limit(&mut options.limits, limit, value.parse()?)?,
         }
@@ -38,6 +39,7 @@ fn set_limit(limits: &mut Limits, name: &str, value: u64) -> Result<(), String> 
         "continue_wait_ms_max" => limits.continue_wait_ms_max = value,
         "drain_ms_max" => limits.drain_ms_max = value,
         "drain_quiet_ms" => limits.drain_quiet_ms = value,
+        "successor_settle_ms" => limits.successor_settle_ms = value,
         "table_check_ms" => limits.table_check_ms = value,
         unknown => return Err(format!("{unknown}: no such setting")),
     }

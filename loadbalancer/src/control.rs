@@ -4,7 +4,7 @@
 //! Invariants:
 //! * Threads accept before anything else is set up: what users wait for comes first.
 //! * A table is put in force service by service; a service that the table leaves alone notices nothing.
-//! * Draining never stops accepting before the quiet time has passed.
+//! * Draining never stops accepting before the quiet time has passed, nor, where a successor takes over, before it does.
 
 use crate::admin::AdminAnswers;
 use crate::clock::now_ms;
@@ -20,7 +20,7 @@ use crate::table::{Look, TableFile};
 use crate::threads::Threads;
 use crate::worker::{Command, Gauge};
 use crate::{Error, threads};
-use skyserve_routes::{RouteTable, ServiceRoutes};
+use skyserve_routes::{RouteTable, ServiceRoutes, TableVersion};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
@@ -40,6 +40,17 @@ const DRAIN_CHECK: Duration = Duration::from_millis(20);
 /// Pause after a connection cannot be accepted, for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A drain under way.
+#[derive(Debug)]
+struct Drain {
+    /// When the process ends, whatever is in flight.
+    deadline_ms: u64,
+    /// The table that was in force at its start: one of a later epoch is a successor's.
+    table: Option<TableVersion>,
+    /// When the successor's first table was seen.
+    succeeded_ms: Option<u64>,
+}
+
 /// The control thread's state.
 pub(crate) struct Control {
     limits: Limits,
@@ -52,6 +63,7 @@ pub(crate) struct Control {
     interrupt: Signal,
     report_socket: PathBuf,
     metrics_address: SocketAddr,
+    has_successor: bool,
 }
 
 impl Control {
@@ -68,6 +80,7 @@ impl Control {
             table: None,
             table_error: None,
             table_since_ms: 0,
+            has_successor: options.has_successor,
             metrics_address: None,
             metrics: Metrics::new()?,
             gauge: Arc::clone(&gauge),
@@ -84,6 +97,7 @@ impl Control {
             interrupt,
             report_socket: options.report_socket,
             metrics_address: options.metrics_address,
+            has_successor: options.has_successor,
         })
     }
 
@@ -100,7 +114,7 @@ impl Control {
         let reports = OwnServer::new(ReportAnswers { registry: Rc::clone(&self.registry) });
         let mut check = tokio::time::interval(Duration::from_millis(self.limits.table_check_ms));
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut drain = None;
+        let mut drain: Option<Drain> = None;
         loop {
             tokio::select! {
                 () = changed.notified() => self.look(),
@@ -118,7 +132,7 @@ impl Control {
                 },
                 _ = self.interrupt.recv() => break,
                 () = tokio::time::sleep(DRAIN_CHECK), if drain.is_some() => {
-                    if drain.is_some_and(|deadline_ms| self.is_drained(deadline_ms)) {
+                    if drain.as_mut().is_some_and(|drain| self.is_drained(drain)) {
                         break;
                     }
                 }
@@ -244,17 +258,33 @@ impl Control {
             .ok()
     }
 
-    /// Returns when the process must have ended.
-    fn start_draining(&mut self) -> u64 {
-        tracing::info!("draining: serving on until no request comes any more");
+    fn start_draining(&mut self) -> Drain {
+        let until = if self.has_successor { "another load balancer has taken over" } else { "no request comes any more" };
+        tracing::info!("draining: serving on until {until}");
         self.gauge.start_draining();
         self.listeners.supervisor().stopping();
-        now_ms() + self.limits.drain_ms_max
+        Drain {
+            deadline_ms: now_ms() + self.limits.drain_ms_max,
+            table: self.table.in_force(),
+            succeeded_ms: None,
+        }
     }
 
-    fn is_drained(&self, deadline_ms: u64) -> bool {
+    fn is_drained(&self, drain: &mut Drain) -> bool {
         let now_ms = now_ms();
+        let deadline_ms = drain.deadline_ms;
         let has_services = !self.registry.borrow().services.is_empty();
+        if self.has_successor {
+            let epoch = |table: Option<TableVersion>| table.map_or(0, |table| table.epoch);
+            if drain.succeeded_ms.is_none() && epoch(self.table.in_force()) > epoch(drain.table) {
+                tracing::info!("another controller has published its first table: its load balancer takes over");
+                drain.succeeded_ms = Some(now_ms);
+            }
+            let settled = |since| now_ms >= since + self.limits.successor_settle_ms;
+            if has_services && !drain.succeeded_ms.is_some_and(settled) {
+                return now_ms >= deadline_ms;
+            }
+        }
         let quiet = !has_services || now_ms >= self.gauge.last_request_ms() + self.limits.drain_quiet_ms;
         now_ms >= deadline_ms || (quiet && self.gauge.is_idle())
     }

@@ -20,6 +20,10 @@ pub struct Options {
     pub metrics_address: SocketAddr,
     /// Threads that proxy; each accepts from every listener.
     pub threads: usize,
+    /// Whether another load balancer takes over elsewhere after SIGTERM (a pod that is replaced): this one then
+    /// serves, and says that it is ready, until the other does. Otherwise whoever sends traffic is told at once to
+    /// look elsewhere.
+    pub has_successor: bool,
     /// Bounds.
     pub limits: Limits,
 }
@@ -33,6 +37,7 @@ impl Default for Options {
             inherited: Vec::new(),
             metrics_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            has_successor: false,
             limits: Limits::default(),
         }
     }
@@ -82,6 +87,10 @@ pub struct Limits {
     pub drain_ms_max: u64,
     /// On SIGTERM: the process ends once no request has come for this long and none is in flight.
     pub drain_quiet_ms: u64,
+    /// With a successor: how long to go on after the first table of a later controller, which shows that the successor's
+    /// pod runs. Until then its readiness must have been probed (every second), its address published and every node's
+    /// rules renewed (kube-proxy does so once a second at most): some 3 s, times three.
+    pub successor_settle_ms: u64,
     /// How often the route table's file is looked at besides its notifications, which a network file
     /// system may not deliver; also how often a listener that could not be bound is tried again.
     pub table_check_ms: u64,
@@ -105,6 +114,7 @@ impl Default for Limits {
             continue_wait_ms_max: 1_000,
             drain_ms_max: 25_000,
             drain_quiet_ms: 1_000,
+            successor_settle_ms: 10_000,
             table_check_ms: 5_000,
         }
     }

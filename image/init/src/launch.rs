@@ -63,8 +63,14 @@ impl Launcher {
         Ok(Self { home, mark_home, nofile, null })
     }
 
-    /// Starts a role and gives it what is kept for it.
-    pub(crate) fn start_role(&self, role: &Role, index: usize, store: &FdStore) -> io::Result<i32> {
+    /// Starts a role and gives it what is kept for it. Its output goes to `output`, or else straight to its log.
+    pub(crate) fn start_role(
+        &self,
+        role: &Role,
+        index: usize,
+        store: &FdStore,
+        output: Option<BorrowedFd<'_>>,
+    ) -> io::Result<i32> {
         let (names, passed_fds): (Vec<&str>, Vec<BorrowedFd<'_>>) = store.of_role(index).unzip();
         let mut env = self.environment(&role.name)?;
         if !passed_fds.is_empty() {
@@ -73,10 +79,14 @@ impl Launcher {
             env.push(EnvEntry::with_own_pid(b"LISTEN_PID=".to_vec()).ok_or_else(nul_inside)?);
         }
         // A log that cannot be opened costs its lines, not the role.
-        let log = open_append(&role.log_file).or_else(|_| self.null.try_clone())?;
+        let log = match output {
+            Some(_) => None,
+            None => Some(open_append(&role.log_file).or_else(|_| self.null.try_clone())?),
+        };
+        let output = output.or(log.as_ref().map(AsFd::as_fd)).unwrap_or(self.null.as_fd());
         let argv = role.argv.iter().map(|arg| c_string(arg)).collect::<io::Result<Vec<_>>>()?;
         let program = argv.first().cloned().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        self.start(program, argv, env, log.as_fd(), passed_fds)
+        self.start(program, argv, env, output, passed_fds)
     }
 
     /// Starts a script in a login shell, its output to `output`.

@@ -12,6 +12,9 @@ pub const LOAD_BALANCER: &str = "loadbalancer";
 /// Name of the role that writes the database.
 pub const CONTROLLER: &str = "controller";
 
+/// From the end of a load balancer's drain to its being killed: it only has to close and exit.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+
 /// What [`crate::run`] supervises.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -24,6 +27,9 @@ pub struct Options {
     pub runs: Vec<(RunId, PathBuf)>,
     /// Where the account of a replay goes.
     pub recovery_log: PathBuf,
+    /// Whether what roles and scripts print also goes to init's own standard output, besides their logs: what a
+    /// container's platform keeps.
+    pub show_output: bool,
     pub timing: Timing,
 }
 
@@ -95,8 +101,10 @@ impl Timing {
 }
 
 impl Options {
-    /// The load balancer and the controller of this home, both roles of the program `exe`.
-    pub fn standard(home: Home, exe: PathBuf) -> Self {
+    /// The load balancer and the controller of this home, both roles of the program `exe`. The load balancer drains
+    /// for at most `drain`.
+    pub fn standard(home: Home, exe: PathBuf, drain: Duration) -> Self {
+        let is_first_process = std::process::id() == 1;
         let role = |name: &str, log_file, stop_grace| Role {
             name: name.to_owned(),
             argv: vec![exe.clone().into_os_string(), name.into()],
@@ -104,13 +112,21 @@ impl Options {
             stop_grace,
         };
         let roles = vec![
-            // Open streams may finish; below the 30 s after which Kubernetes kills the pod.
-            role(LOAD_BALANCER, home.load_balancer_log(), Duration::from_secs(25)),
+            // It ends by itself when its drain is over.
+            role(LOAD_BALANCER, home.load_balancer_log(), drain + DRAIN_MARGIN),
             // One transaction and a lock to let go.
             role(CONTROLLER, home.controller_log(), Duration::from_secs(10)),
         ];
-        let recovery_log = if std::process::id() == 1 { "/tmp/ha_recovery.log".into() } else { home.recovery_log() };
-        Self { home, roles, setup: None, runs: Vec::new(), recovery_log, timing: Timing::default() }
+        let recovery_log = if is_first_process { "/tmp/ha_recovery.log".into() } else { home.recovery_log() };
+        Self {
+            home,
+            roles,
+            setup: None,
+            runs: Vec::new(),
+            recovery_log,
+            show_output: is_first_process,
+            timing: Timing::default(),
+        }
     }
 }
 

@@ -1,14 +1,17 @@
-//! Takes what a script prints and puts it in the script's log.
+//! Takes what a script prints and puts it in the script's log; in a container also what roles print, and all of it on
+//! init's own standard output besides.
 //!
 //! The pipe is init's, so when init dies a script that goes on printing gets EPIPE; it is started anew by the next
 //! init anyway. Giving scripts a file instead would leave its size to them.
 
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use crate::log_file::{LOG_BYTES_MAX, RotatingLog};
+use crate::sys;
 
 /// Size of the buffer all scripts' output goes through: what a pipe holds.
 pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
@@ -17,19 +20,30 @@ pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
 const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 const WINDOW: Duration = Duration::from_millis(100);
 
+/// A pipe that polls as writable takes this much without blocking (PIPE_BUF).
+const SHOWN_BYTES_AT_ONCE: usize = 4096;
+
 /// The output of one attempt of a script, and of what it left in the background.
 #[derive(Debug)]
 pub(crate) struct Output {
     pipe: OwnedFd,
     log: RotatingLog,
+    is_shown: bool,
     window_start: Instant,
     window_bytes: usize,
 }
 
 impl Output {
     /// Reads from `pipe`, which must not block.
-    pub(crate) fn new(pipe: OwnedFd, log_path: std::path::PathBuf, now: Instant) -> Self {
-        Self { pipe, log: RotatingLog::new(log_path, LOG_BYTES_MAX), window_start: now, window_bytes: 0 }
+    pub(crate) fn new(pipe: OwnedFd, log_path: std::path::PathBuf, is_shown: bool, now: Instant) -> Self {
+        Self { pipe, log: RotatingLog::new(log_path, LOG_BYTES_MAX), is_shown, window_start: now, window_bytes: 0 }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.log.write(bytes);
+        if self.is_shown {
+            show(bytes);
+        }
     }
 
     /// The pipe's descriptor, to be polled, unless the script has to wait: then, until when.
@@ -47,7 +61,7 @@ impl Output {
             Ok(0) => false,
             Ok(bytes) => {
                 self.window_bytes += bytes;
-                self.log.write(&buffer[..bytes]);
+                self.write(&buffer[..bytes]);
                 true
             }
             Err(Errno::EAGAIN | Errno::EINTR) => true,
@@ -62,7 +76,7 @@ impl Output {
             match nix::unistd::read(self.pipe.as_fd(), buffer) {
                 Ok(bytes) if bytes > 0 => {
                     taken += bytes;
-                    self.log.write(&buffer[..bytes]);
+                    self.write(&buffer[..bytes]);
                 }
                 _ => return,
             }
@@ -71,7 +85,18 @@ impl Output {
 
     /// A line of init's own between the script's, about its attempts.
     pub(crate) fn note(&mut self, line: &str) {
-        self.log.write(line.as_bytes());
+        self.write(line.as_bytes());
+    }
+}
+
+/// Writes to standard output what it takes without blocking. When its reader is slow the rest is only in the log.
+fn show(bytes: &[u8]) {
+    for piece in bytes.chunks(SHOWN_BYTES_AT_ONCE) {
+        let mut polled = [libc::pollfd { fd: libc::STDOUT_FILENO, events: libc::POLLOUT, revents: 0 }];
+        let takes = sys::poll(&mut polled, Some(Duration::ZERO)).is_ok() && polled[0].revents & libc::POLLOUT != 0;
+        if !takes || std::io::stdout().write_all(piece).and_then(|()| std::io::stdout().flush()).is_err() {
+            return;
+        }
     }
 }
 
@@ -79,6 +104,13 @@ impl Output {
 pub(crate) fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     set_nonblocking(read.as_fd())?;
+    Ok((read, write))
+}
+
+/// A pipe of which neither end blocks: a role must never wait for init. What it prints while init hangs is lost.
+pub(crate) fn pipe_for_role() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe()?;
+    set_nonblocking(write.as_fd())?;
     Ok((read, write))
 }
 

@@ -291,6 +291,43 @@ fn a_drain_ends_at_its_bound_and_at_once_when_told_again() {
 }
 
 #[test]
+fn with_a_successor_a_drain_serves_and_is_ready_until_a_later_controller_has_published() {
+    let replica = Replica::saying("ok");
+    let service = service("replaced", &[&replica]);
+    let settings = ["has_successor=true", "drain_quiet_ms=50", "successor_settle_ms=300", "drain_ms_max=3600000"];
+    let mut balancer = Balancer::start(&[&service], &settings);
+    let metrics_address = balancer.metrics_address();
+    balancer.signal(Signal::SIGTERM);
+    eventually("the drain", || {
+        let answer = Client::connect(service.listen).ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        (answer.field("connection") == Some("close")).then_some(())
+    });
+    // The same controller's next table is no sign of a successor, and neither is quiet.
+    balancer.publish_version(1, 2, &[&service]);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(600) {
+        assert!(balancer.has_ended().is_none(), "nobody has taken over");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(get(metrics_address, "/readyz").status, 200);
+    assert_eq!(get(service.listen, "/").text(), "ok");
+    balancer.publish_version(2, 1, &[&service]);
+    assert!(balancer.ended().success());
+}
+
+#[test]
+fn a_successor_that_never_comes_is_waited_for_until_the_bound() {
+    let replica = Replica::saying("ok");
+    let service = service("alone", &[&replica]);
+    let settings = ["has_successor=true", "drain_quiet_ms=0", "successor_settle_ms=0", "drain_ms_max=700"];
+    let mut balancer = Balancer::start(&[&service], &settings);
+    let began = Instant::now();
+    balancer.signal(Signal::SIGTERM);
+    assert!(balancer.ended().success());
+    assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
+}
+
+#[test]
 fn without_services_a_drain_ends_at_once() {
     let mut balancer = Balancer::start(&[], &["drain_quiet_ms=3600000", "drain_ms_max=3600000"]);
     balancer.signal(Signal::SIGTERM);

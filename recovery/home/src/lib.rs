@@ -7,6 +7,9 @@
 //! * the *runtime folder*: sockets, which only mean something to live processes and must work on
 //!   hosts where the home is a network file system or its path is too long for a socket name.
 //!
+//! In a pod ([`POD_VARIABLE`] is set) two runtimes may have the home at once, while one pod drains and its successor
+//! starts: what belongs to one runtime alone is then in the runtime folder, which is the pod's own.
+//!
 //! This crate computes paths, and makes the runtime folder; it reads and writes nothing else.
 #![forbid(unsafe_code)]
 
@@ -16,6 +19,9 @@ use std::path::{Path, PathBuf};
 
 /// Environment variable that overrides the runtime folder.
 pub const RUNTIME_DIR_VARIABLE: &str = "SKYSERVE_RUNTIME_DIR";
+
+/// Environment variable that says that this is a pod: its name.
+pub const POD_VARIABLE: &str = "SKYSERVE_POD";
 
 /// Longest socket name that fits the runtime folder's path: `sockaddr_un` has 108 bytes, our longest
 /// file name is 24.
@@ -41,6 +47,8 @@ pub enum HomeError {
 pub struct Home {
     home: PathBuf,
     runtime: PathBuf,
+    /// Whether another runtime may have the same home at the same time.
+    is_shared: bool,
 }
 
 impl Home {
@@ -53,12 +61,23 @@ impl Home {
             Some(path) => PathBuf::from(path),
             None => default_runtime_dir(&home),
         };
-        Ok(Self { home, runtime })
+        let is_shared = std::env::var_os(POD_VARIABLE).is_some_and(|value| !value.is_empty());
+        Ok(Self { home, runtime, is_shared })
     }
 
     /// A home at explicit places.
     pub fn at(home: impl Into<PathBuf>, runtime: impl Into<PathBuf>) -> Self {
-        Self { home: home.into(), runtime: runtime.into() }
+        Self { home: home.into(), runtime: runtime.into(), is_shared: false }
+    }
+
+    /// The same home, as one of several runtimes that have it at the same time.
+    pub fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
+    }
+
+    /// What belongs to one runtime alone.
+    fn own_dir(&self) -> PathBuf {
+        if self.is_shared { self.runtime.clone() } else { self.serve_dir() }
     }
 
     /// Makes the folders that every role needs (mode 0700). Safe to call at every start.
@@ -104,7 +123,7 @@ impl Home {
     /// The configuration that the runtime started with, as JSON: roles that restart read this one, so that a
     /// slip in the user's file meets nobody who is running.
     pub fn config_in_force(&self) -> PathBuf {
-        self.serve_dir().join("config.json")
+        self.own_dir().join("config.json")
     }
     /// `~/.sky/serve`: everything of ours that is not named by the seed document.
     pub fn serve_dir(&self) -> PathBuf {
@@ -118,9 +137,9 @@ impl Home {
     pub fn controller_lock(&self) -> PathBuf {
         self.serve_dir().join("controller.lock")
     }
-    /// Locked by init for its life: one runtime per home.
+    /// Locked by init for its life: one runtime per home, and in pods one per pod.
     pub fn init_lock(&self) -> PathBuf {
-        self.serve_dir().join("init.lock")
+        self.own_dir().join("init.lock")
     }
     /// The published route table.
     pub fn routes_file(&self) -> PathBuf {
@@ -132,7 +151,7 @@ impl Home {
     }
     /// What init supervises, written by init for `status` to show.
     pub fn init_status(&self) -> PathBuf {
-        self.serve_dir().join("init.json")
+        self.own_dir().join("init.json")
     }
     /// Output of the setup script.
     pub fn setup_log(&self) -> PathBuf {
@@ -239,6 +258,16 @@ mod tests {
         assert_eq!(home.ready_marker(), Path::new("/home/sky/k8s_container_ready"));
         assert_eq!(home.setup_script(), Path::new("/home/sky/.sky/.controller_recovery_setup_commands.sh"));
         assert_eq!(home.run_scripts_dir(), Path::new("/home/sky/.sky/.controller_recovery_task_run"));
+    }
+
+    #[test]
+    fn two_pods_share_the_state_of_a_home_and_nothing_of_each_others_runtime() {
+        let pods = ["/run/a", "/run/b"].map(|runtime| Home::at("/home/sky", runtime).shared());
+        let own = [Home::init_lock, Home::init_status, Home::config_in_force, Home::control_socket, Home::recovery_log];
+        assert!(own.iter().all(|path| path(&pods[0]) != path(&pods[1])));
+        let shared = [Home::database, Home::controller_lock, Home::routes_file, Home::ready_marker, Home::log_dir];
+        assert!(shared.iter().all(|path| path(&pods[0]) == path(&pods[1])));
+        assert!(Home::at("/home/sky", "/run/a").init_lock().starts_with("/home/sky"));
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::lock::{InitLock, LockError};
 use crate::log_file::{LOG_BYTES_MAX, rotate_by_copy};
 use crate::notify::NotifySocket;
 use crate::options::{Options, RestartBounds, Role};
-use crate::output::BUFFER_BYTES;
+use crate::output::{BUFFER_BYTES, Output};
 use crate::signals::{Meaning, Signals, meaning};
 use crate::status::{InitStatus, ReplayStatus, write_status};
 use crate::sys::{self, Exit};
@@ -121,6 +121,15 @@ struct RoleState {
     role: Role,
     process: Process,
     ready: bool,
+    /// What it prints, where init shows it.
+    output: Option<Output>,
+}
+
+/// Whose output a polled pipe is.
+#[derive(Debug, Clone, Copy)]
+enum Printer {
+    Role(usize),
+    Script(usize),
 }
 
 pub(crate) struct Supervisor {
@@ -145,8 +154,8 @@ pub(crate) struct Supervisor {
     upkeep_at: Instant,
     buffer: Box<[u8]>,
     polled: Vec<libc::pollfd>,
-    /// Which script each polled pipe is of, from the third on.
-    polled_scripts: Vec<usize>,
+    /// Whose each polled pipe is, from the third on.
+    polled_printers: Vec<Printer>,
 }
 
 impl Supervisor {
@@ -174,6 +183,7 @@ impl Supervisor {
             role: role.clone(),
             process: Process { start_at: Some(now), ..Process::default() },
             ready: false,
+            output: None,
         });
         let status = InitStatus {
             pid: std::process::id() as i32,
@@ -198,7 +208,7 @@ impl Supervisor {
             upkeep_at: now + UPKEEP_INTERVAL,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             polled: Vec::new(),
-            polled_scripts: Vec::new(),
+            polled_printers: Vec::new(),
             store: FdStore::default(),
             options,
             scripts_store,
@@ -259,7 +269,9 @@ impl Supervisor {
 
     fn upkeep(&mut self, now: Instant) {
         let own_log = self.options.home.init_log();
-        for log in self.roles.iter().map(|state| &state.role.log_file).chain([&own_log]) {
+        // What init writes itself it rotates as it writes.
+        let unshown = self.roles.iter().filter(|state| state.output.is_none()).map(|state| &state.role.log_file);
+        for log in unshown.chain([&own_log]) {
             if let Err(error) = rotate_by_copy(log, LOG_BYTES_MAX) {
                 say(format_args!("cannot rotate the log {}: {error}", log.display()));
             }
@@ -278,15 +290,19 @@ impl Supervisor {
         self.scripts.iter().for_each(|script| consider(script.process.next_deadline()));
         consider(self.stopping.as_ref().map(|stopping| stopping.next_look(now)));
         self.polled.clear();
-        self.polled_scripts.clear();
+        self.polled_printers.clear();
         for fd in [self.signals.raw_fd(), self.notify.raw_fd()] {
             self.polled.push(libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
         }
-        for (index, script) in self.scripts.iter_mut().enumerate() {
-            match script.output.as_mut().map(|output| output.readiness(now)) {
+        let roles = self.roles.iter_mut().map(|state| &mut state.output).enumerate();
+        let roles = roles.map(|(index, output)| (Printer::Role(index), output));
+        let scripts = self.scripts.iter_mut().map(|script| &mut script.output).enumerate();
+        let scripts = scripts.map(|(index, output)| (Printer::Script(index), output));
+        for (printer, output) in roles.chain(scripts) {
+            match output.as_mut().map(|output| output.readiness(now)) {
                 Some(Ok(fd)) => {
                     self.polled.push(libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
-                    self.polled_scripts.push(index);
+                    self.polled_printers.push(printer);
                 }
                 Some(Err(at)) => consider(Some(at)),
                 None => {}

@@ -1,5 +1,6 @@
 //! Roles: start, restart, what they say.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
@@ -7,6 +8,7 @@ use crate::fd_store::{FDS_PER_ROLE_MAX, Stored};
 use crate::journal::say;
 use crate::leftovers::{self, Marked};
 use crate::notify::Message;
+use crate::output::{self, Output};
 use crate::status::RoleStatus;
 use crate::sys::Exit;
 
@@ -26,7 +28,12 @@ impl Supervisor {
     pub(super) fn start_role(&mut self, index: usize, now: Instant) {
         let state = &mut self.roles[index];
         let name = &state.role.name;
-        match self.launcher.start_role(&state.role, index, &self.store) {
+        let (output, printed) = match self.options.show_output.then(output::pipe_for_role).and_then(Result::ok) {
+            Some((read, write)) => (Some(Output::new(read, state.role.log_file.clone(), true, now)), Some(write)),
+            None => (None, None),
+        };
+        state.output = output;
+        match self.launcher.start_role(&state.role, index, &self.store, printed.as_ref().map(AsFd::as_fd)) {
             Ok(pid) => {
                 say(format_args!("started {name}, process {pid}"));
                 state.process.started(pid, now);
@@ -43,6 +50,9 @@ impl Supervisor {
 
     pub(super) fn role_ended(&mut self, index: usize, exit: Exit, now: Instant) {
         let state = &mut self.roles[index];
+        if let Some(mut output) = state.output.take() {
+            output.drain(&mut self.buffer);
+        }
         let bounds = self.options.timing.role_bounds(std::mem::take(&mut state.ready));
         let name = &state.role.name;
         let wait = state.process.ended(exit.to_string(), bounds, now);

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use skyserve_scripts::{RUN_SCRIPTS_MAX, RunId, SCRIPT_BYTES_MAX, ScriptKind};
 
-use super::{Process, StartError, Supervisor};
+use super::{Printer, Process, StartError, Supervisor};
 use crate::journal::say;
 use crate::leftovers::{self, Marked, SCRIPT_PREFIX};
 use crate::output::{self, Output};
@@ -184,7 +184,7 @@ impl Supervisor {
             Ok(()) => output::pipe()
                 .map_err(std::io::Error::from)
                 .and_then(|(read, write)| {
-                    let mut output = Output::new(read, script.log.clone(), now);
+                    let mut output = Output::new(read, script.log.clone(), self.options.show_output, now);
                     output.note(&format!("--- skyserve: {name}, attempt {} ---\n", script.process.starts + 1));
                     script.output = Some(output);
                     self.launcher.start_script(&format!("{SCRIPT_PREFIX}{name}"), &script.path, write.as_fd())
@@ -293,13 +293,17 @@ impl Supervisor {
     }
 
     pub(super) fn take_output(&mut self) {
-        for (polled, index) in self.polled.iter().skip(2).zip(&self.polled_scripts) {
-            // Its script may have been started anew or forgotten since; then the number is another's or nobody's.
+        for (polled, printer) in self.polled.iter().skip(2).zip(&self.polled_printers) {
+            // It may have been started anew or forgotten since; then the number is another's or nobody's.
+            let output = match printer {
+                Printer::Role(index) => self.roles.get_mut(*index).map(|state| &mut state.output),
+                Printer::Script(index) => self.scripts.get_mut(*index).map(|script| &mut script.output),
+            };
             if polled.revents != 0
-                && let Some(output) = self.scripts.get_mut(*index).and_then(|script| script.output.as_mut())
-                && !output.pump(&mut self.buffer)
+                && let Some(output) = output
+                && output.as_mut().is_some_and(|output| !output.pump(&mut self.buffer))
             {
-                self.scripts[*index].output = None;
+                *output = None;
             }
         }
     }

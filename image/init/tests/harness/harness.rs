@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 fn init(arguments: Vec<String>) -> ExitCode {
     let home = Home::from_env().expect("a home");
     let exe = std::env::current_exe().expect("the path of this program");
-    let mut options = Options::standard(home.clone(), exe.clone());
+    let mut options = Options::standard(home.clone(), exe.clone(), Duration::from_secs(20));
     options.recovery_log = home.recovery_log();
     options.roles.clear();
     options.timing = Timing {
