@@ -4,6 +4,7 @@
 //! Runs where `KUBECONFIG` names a cluster whose pods can be reached from here and `SKYSERVE_TEST_IMAGE` the
 //! controller's image there; it makes a namespace of its own, and removes it. Replicas use the image
 //! `SKYSERVE_TEST_REPLICA_IMAGE`, which has python3.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use serde_json::json;
