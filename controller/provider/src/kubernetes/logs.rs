@@ -26,6 +26,9 @@ const KEPT_BYTES_MAX: usize = 256 * 1024;
 const KEPT_LINES_MAX: i64 = 4096;
 /// Read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
+/// What is still on its way of a log when the pod is gone. The kubelet ends the log itself only at its next look at the
+/// container, seconds later.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 type Output = Pin<Box<dyn AsyncBufRead + Send>>;
 
@@ -153,7 +156,7 @@ impl<'a> Keeper<'a> {
     pub(super) async fn begin(site: &'a Site, uid: &'a ReplicaUid, pod: &Pod) -> Self {
         let end = Arc::new(Mutex::new(End::default()));
         let patience = site.options.bounds.log;
-        let opened = timeout(patience, open(site, pod, true, Some(KEPT_LINES_MAX))).await;
+        let opened = timeout(patience, open(site, pod, !has_ended(pod), Some(KEPT_LINES_MAX))).await;
         let reading = match opened {
             Ok(Ok(stream)) => {
                 let end = Arc::clone(&end);
@@ -179,7 +182,7 @@ impl<'a> Keeper<'a> {
 
     /// Waits for what the kubelet still has to tell, and writes it all down.
     pub(super) async fn finish(mut self) {
-        self.wait(self.site.options.bounds.log).await;
+        self.wait(LAST_WORDS).await;
         let output = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         if output.is_empty() {
             return;
