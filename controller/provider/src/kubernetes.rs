@@ -161,6 +161,10 @@ impl Site {
         let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         ending.insert(uid.clone()).then(|| Ending { site: Arc::clone(self), uid: uid.clone() })
     }
+
+    fn is_ending(&self, uid: &ReplicaUid) -> bool {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).contains(uid)
+    }
 }
 
 /// A termination under way; over when dropped.

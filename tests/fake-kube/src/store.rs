@@ -77,6 +77,9 @@ impl Store {
 
     /// As [`Store::list`] was at `version`.
     pub(crate) fn list_at(&self, version: u64, resource: &str, namespace: &str) -> Vec<Value> {
+        if version >= self.version {
+            return self.list(resource, namespace);
+        }
         let mut objects = BTreeMap::new();
         let past = self.history.iter().take_while(|change| change.version <= version);
         for change in past.filter(|change| change.resource == resource && change.namespace == namespace) {

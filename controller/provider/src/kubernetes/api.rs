@@ -30,7 +30,7 @@ pub struct Bounds {
     pub watch: Duration,
     /// From the first look at a pod to its commands' start: image, volumes, a node that has to be made for it.
     pub provision: Duration,
-    /// Opening a log before a replica is ended, and reading what is left of it after; its end does not wait for more.
+    /// Opening a log before a replica is ended, or reading that of one that has ended; its removal does not wait longer.
     pub log: Duration,
     /// What a kubelet that is alive needs beyond a replica's grace to say that its containers have ended.
     pub word: Duration,

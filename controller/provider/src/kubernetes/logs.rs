@@ -3,6 +3,7 @@
 use super::Site;
 use super::failure::{CallError, Doing};
 use super::identity::name;
+use super::watch::{News, Watch};
 use crate::{LOG_PIECES_QUEUED_MAX, LogRequest, LogStream, ProviderError, kept_logs};
 use bytes::Bytes;
 use futures_util::{AsyncBufRead, AsyncReadExt};
@@ -25,9 +26,9 @@ const KEPT_BYTES_MAX: usize = 256 * 1024;
 const KEPT_LINES_MAX: i64 = 4096;
 /// Read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
-
-/// Pause between looks at a pod that is prepared, while somebody waits for its replica to print.
-const START_LOOK: Duration = Duration::from_secs(1);
+/// What is still on its way of a log when the pod is gone. The kubelet ends the log itself only at its next look at the
+/// container, seconds later.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 type Output = Pin<Box<dyn AsyncBufRead + Send>>;
 
@@ -71,8 +72,14 @@ pub(super) async fn log(
 
 /// The output of a replica whose preparation is over, once it has begun; `None` if it never does.
 async fn started(site: &Site, uid: &ReplicaUid) -> Result<Option<Output>, CallError> {
+    let mut watch = Watch::one(&site.cluster, &site.options.names.replica(uid.as_str()));
     loop {
-        let Some(pod) = own_pod(site, uid).await? else { return Ok(None) };
+        let pod = match watch.next().await {
+            News::All(pods) => pods.into_iter().next(),
+            News::Changed(pod) => Some(pod),
+            News::Gone(_) => None,
+        };
+        let Some(pod) = pod.filter(|pod| site.is_ours(&pod.metadata, uid)) else { return Ok(None) };
         if speaker(&pod) == REPLICA_CONTAINER
             && let Some(output) = open_begun(site, &pod, true, None).await?
         {
@@ -81,7 +88,6 @@ async fn started(site: &Site, uid: &ReplicaUid) -> Result<Option<Output>, CallEr
         if is_over(&pod) {
             return Ok(None);
         }
-        tokio::time::sleep(START_LOOK).await;
     }
 }
 
@@ -150,7 +156,7 @@ impl<'a> Keeper<'a> {
     pub(super) async fn begin(site: &'a Site, uid: &'a ReplicaUid, pod: &Pod) -> Self {
         let end = Arc::new(Mutex::new(End::default()));
         let patience = site.options.bounds.log;
-        let opened = timeout(patience, open(site, pod, true, Some(KEPT_LINES_MAX))).await;
+        let opened = timeout(patience, open(site, pod, !has_ended(pod), Some(KEPT_LINES_MAX))).await;
         let reading = match opened {
             Ok(Ok(stream)) => {
                 let end = Arc::clone(&end);
@@ -176,7 +182,7 @@ impl<'a> Keeper<'a> {
 
     /// Waits for what the kubelet still has to tell, and writes it all down.
     pub(super) async fn finish(mut self) {
-        self.wait(self.site.options.bounds.log).await;
+        self.wait(LAST_WORDS).await;
         let output = self.end.lock().unwrap_or_else(PoisonError::into_inner).take();
         if output.is_empty() {
             return;

@@ -67,6 +67,9 @@ impl Observer {
             News::Gone(pod) => {
                 let Some(uid) = self.site.uid_of(&pod) else { return Ok(()) };
                 self.reported.remove(&uid);
+                if self.site.is_ending(&uid) {
+                    return self.send(uid, Phase::Absent).await;
+                }
                 let reason = format!("its pod {} was deleted, and not by us", identity::name(&pod.metadata));
                 self.send(uid, Phase::Preempted { reason }).await
             }
@@ -76,6 +79,10 @@ impl Observer {
     /// Tells of this pod unless that is old news, and gives the replica whose it is.
     async fn tell_pod(&mut self, pod: &Pod) -> Result<Option<ReplicaUid>, Closed> {
         let Some(uid) = self.site.uid_of(pod) else { return Ok(None) };
+        if self.site.is_ending(&uid) {
+            // What we do to it ourselves is no news.
+            return Ok(Some(uid));
+        }
         let now = phase(pod);
         let before = self.reported.get(&uid);
         if before.is_none() {

@@ -77,37 +77,33 @@ async fn end(site: &Site, uid: &ReplicaUid, pod: &Pod, grace_ms: u64) -> Result<
     let mut watch = Watch::one(&site.cluster, name);
     let word_by = Instant::now() + Duration::from_secs(grace_seconds.into()) + site.options.bounds.word;
     let gone_by = word_by + site.options.bounds.removal;
-    let Some(pod) = wait(&mut watch, object_uid, word_by).await else { return Ok(()) };
+    let Some(pod) = wait(&mut watch, pod.clone(), word_by).await else { return Ok(()) };
     let pod = if node_is_lost(&pod) {
         tracing::warn!(%uid, "the node of pod {name} is lost: the pod is deleted without its word");
         // Safe: the replica gets no requests, its name is never used again, and whatever still runs of it on a node
         // that comes back is ended by the kubelet, which finds no such pod.
         site.cluster.delete_pod(name, object_uid, 0).await.map_err(failed)?;
-        wait(&mut watch, object_uid, Instant::now() + site.options.bounds.removal).await
+        wait(&mut watch, pod, Instant::now() + site.options.bounds.removal).await
     } else {
-        wait(&mut watch, object_uid, gone_by).await
+        wait(&mut watch, pod, gone_by).await
     };
     pod.map_or(Ok(()), |pod| Err(stuck(site, uid, &pod)))
 }
 
-/// Waits until the pod with this UID is gone; gives it as it last was if it is still there at `deadline`.
-async fn wait(watch: &mut Watch, uid: &str, deadline: Instant) -> Option<Pod> {
-    let mut last = None;
+/// Waits until this very pod is gone; gives it as it last was if it is still there at `deadline`.
+async fn wait(watch: &mut Watch, mut last: Pod, deadline: Instant) -> Option<Pod> {
+    let uid = object_uid(&last.metadata).to_owned();
     while let Ok(news) = timeout_at(deadline, watch.next()).await {
         match news {
-            News::All(pods) => match pods.into_iter().find(|pod| object_uid(&pod.metadata) == uid) {
-                Some(pod) => last = Some(pod),
-                None => return None,
-            },
-            News::Changed(pod) if object_uid(&pod.metadata) == uid => last = Some(pod),
+            News::All(pods) => last = pods.into_iter().find(|pod| object_uid(&pod.metadata) == uid)?,
+            News::Changed(pod) if object_uid(&pod.metadata) == uid => last = pod,
             // Another of that name can only be there when this one is gone.
             News::Changed(_) => return None,
             News::Gone(pod) if object_uid(&pod.metadata) == uid => return None,
             News::Gone(_) => {}
         }
     }
-    // Without any news nothing is known but that it is not known to be gone.
-    Some(last.unwrap_or_default())
+    Some(last)
 }
 
 /// Whether the node controller has given up on the pod's node: it then marks the pod as not ready, while its

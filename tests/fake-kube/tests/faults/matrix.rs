@@ -3,7 +3,12 @@
 use crate::life::{Trial, live};
 use crate::rig::{PATIENCE, Rig};
 use skyserve_fake_kube::{Fault, StreamFault};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+/// Most of a life is waiting; more at once than this would wait for the processor.
+const LIVES_AT_ONCE: usize = 24;
 
 /// What can go wrong with any call.
 fn anywhere() -> Vec<Fault> {
@@ -61,10 +66,13 @@ fn trials() -> Vec<Trial> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_goes_wrong_with_whichever_call_the_world_comes_to_what_was_asked() {
     let mut lives = JoinSet::new();
+    let room = Arc::new(Semaphore::new(LIVES_AT_ONCE));
     let trials = trials();
     let count = trials.len();
     for trial in trials {
+        let room = Arc::clone(&room);
         lives.spawn(async move {
+            let _room = room.acquire().await.unwrap();
             let rig = Rig::new().await;
             let wrong = live(&rig, &rig.provider(), &trial).await;
             let calls = if wrong.is_empty() { Vec::new() } else { rig.fake.calls() };

@@ -22,17 +22,17 @@ pub(crate) const CALL_PAUSE: Duration = Duration::from_millis(10);
 /// How often the provider is asked for all it has; the controller's own interval is a minute.
 const LIST_INTERVAL: Duration = Duration::from_millis(150);
 
-/// Bounds that make a hung call a matter of a fraction of a second. Patience is above the second that a busy server
-/// asks for.
+/// Bounds that make a hung call a matter of a second, and not of a busy machine. Patience is above the second that a
+/// busy server asks for.
 pub(crate) fn bounds() -> Bounds {
     Bounds {
-        answer: Duration::from_millis(300),
-        patience: Duration::from_millis(1_500),
+        answer: Duration::from_secs(1),
+        patience: Duration::from_secs(3),
         pause_first: Duration::from_millis(5),
         pause_max: Duration::from_millis(50),
         watch: Duration::from_secs(1),
         provision: Duration::from_secs(60),
-        log: Duration::from_millis(300),
+        log: Duration::from_secs(1),
         word: Duration::from_millis(200),
         removal: Duration::from_millis(600),
     }

@@ -188,7 +188,8 @@ async fn a_pod_that_never_runs_is_given_up_once() {
 #[tokio::test]
 async fn a_list_of_many_pages_is_whole_or_fails() {
     let rig = Rig::new().await;
-    let provider = rig.provider();
+    // An answer is long here.
+    let provider = rig.provider_with(Bounds { answer: PATIENCE, ..bounds() });
     rig.fake.kubelet(|kubelet| kubelet.is_away = true);
     let spec = spec(1);
     provider.launch(&spec).await.unwrap();
