@@ -11,4 +11,5 @@ mod probes;
 mod properties;
 mod rows;
 mod statuses;
+mod updates;
 mod waking;
