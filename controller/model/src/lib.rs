@@ -4,6 +4,7 @@
 //! as an argument, the world as events, and what is to be done leaves as values.
 #![forbid(unsafe_code)]
 
+pub mod difference;
 pub mod edit;
 pub mod ids;
 pub mod launch;
@@ -14,6 +15,7 @@ pub mod rules;
 pub mod service;
 pub mod step;
 
+pub use difference::Difference;
 pub use edit::{Change, Undo};
 pub use ids::{Epoch, ReplicaId, ReplicaUid, Timestamp, Version};
 pub use launch::{Amount, Ended, LaunchSpec, Observation, Phase, Stage};

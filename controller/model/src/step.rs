@@ -134,4 +134,4 @@ fn update(edit: &mut Edit<'_>, id: ReplicaId, status: ReplicaStatus, reason: Opt
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@
 mod calls;
 mod decisions;
 mod failures;
-mod fixture;
+pub(crate) mod fixture;
 mod observations;
 mod probes;
 mod properties;

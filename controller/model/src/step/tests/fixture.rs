@@ -13,7 +13,7 @@ pub(super) const START: Timestamp = Timestamp(1_000_000);
 pub(super) const INITIAL_DELAY_MS: u64 = 20_000;
 pub(super) const FAILURE_THRESHOLD_MS: u64 = 9_000;
 
-pub(super) fn rules(replicas: u32) -> VersionRules {
+pub(crate) fn rules(replicas: u32) -> VersionRules {
     VersionRules {
         replicas,
         probe: ProbeRules {
@@ -48,7 +48,7 @@ pub(super) fn rules(replicas: u32) -> VersionRules {
 }
 
 /// What a version asks for whose replicas run `run`.
-pub(super) fn runs(run: &str, replicas: u32) -> VersionRules {
+pub(crate) fn runs(run: &str, replicas: u32) -> VersionRules {
     let mut rules = rules(replicas);
     rules.launch.run = Some(run.to_owned());
     rules
