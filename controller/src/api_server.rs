@@ -19,9 +19,10 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use skyserve_api::{ErrorBody, JSON_BYTES_MAX, ReplicaView, ServiceView, UpRequest};
+use serde::de::DeserializeOwned;
+use skyserve_api::{ErrorBody, JSON_BYTES_MAX, ReplicaView, ServiceView, UpRequest, UpdateRequest};
 use skyserve_home::Home;
-use skyserve_model::{ReplicaId, Timestamp};
+use skyserve_model::{ReplicaId, Timestamp, VersionRules};
 use skyserve_spec::{Command, LoadOptions, Target, validate_service_name};
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -127,6 +128,8 @@ impl Api {
             (&Method::GET, ["v1", "services", name]) => Ok(json(StatusCode::OK, &self.find(name)?)),
             (&Method::GET, ["v1", "changes"]) => self.changes(&query).await,
             (&Method::POST, ["v1", "services"]) => self.up(request).await,
+            (&Method::PUT, ["v1", "services", name]) => self.update(name, request).await,
+            (&Method::POST, ["v1", "services", name, "plan"]) => self.plan_update(name, request).await,
             (&Method::DELETE, ["v1", "services", name]) => {
                 let (name, purge) = ((*name).to_owned(), wants_purge(&query));
                 let view = self.change(move |core, now| core.down(&name, purge, now)).await?;
@@ -176,53 +179,66 @@ impl Api {
     }
 
     async fn up(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {
-        let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect().await.map_err(|error| {
-            Failure::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("The request was not taken: {error} (at most {JSON_BYTES_MAX} bytes)."),
-            )
-        })?;
-        let bad_request = |error: String| Failure::new(StatusCode::BAD_REQUEST, error);
-        let up: UpRequest = serde_json::from_slice(&body.to_bytes()).map_err(|error| bad_request(error.to_string()))?;
-        validate_service_name(&up.name).map_err(|error| bad_request(error.to_string()))?;
-        if up.name.len() > NAME_BYTES_MAX {
-            let bytes = up.name.len();
-            return Err(bad_request(format!(
-                "The service name has {bytes} bytes, at most {NAME_BYTES_MAX} fit: choose a shorter one."
-            )));
-        }
-        let options = LoadOptions {
-            command: Command::ServeUp,
-            envs: up.envs.clone(),
-            secrets: up.secrets.clone(),
-            target: self.target,
-        };
-        let loaded = skyserve_spec::load(up.source.as_bytes(), &up.file_name, &options)
-            .map_err(|error| bad_request(error.to_string()))?;
-        if !loaded.refusals.is_empty() {
-            let error = format!("Service {} asks for what cannot be done here yet.", up.name);
-            return Err(Failure {
-                status: StatusCode::BAD_REQUEST,
-                body: ErrorBody { error, details: loaded.refusals },
-            });
-        }
-        if let Some(digest) = up.bundle.as_deref().filter(|digest| !bundles::exists(&self.home, digest)) {
-            return Err(bad_request(format!("Bundle {digest} was not uploaded: run `up` again.")));
-        }
-        let rules = admit::rules(&loaded.task, up.bundle);
+        let up: UpRequest = read_json(request).await?;
+        let rules = self.judge(&up)?;
         let view = self.change(move |core, now| core.up(&up.name, rules, up.source, &port_is_free, now)).await?;
         Ok(json(StatusCode::CREATED, &*view))
     }
 
+    async fn update(&self, name: &str, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {
+        let (update, rules) = self.read_update(name, request).await?;
+        let UpdateRequest { up, expected_version, .. } = update;
+        let updated =
+            self.change(move |core, now| core.update(&up.name, rules, up.source, expected_version, now)).await?;
+        let status = if updated.is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
+        Ok(json(status, &*updated.view))
+    }
+
+    async fn plan_update(&self, name: &str, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {
+        let (update, rules) = self.read_update(name, request).await?;
+        let plan = self.change(move |core, _| Ok(core.plan_update(&update.up.name, &rules)?)).await?;
+        Ok(json(StatusCode::OK, &plan))
+    }
+
+    async fn read_update(
+        &self,
+        name: &str,
+        request: Request<Incoming>,
+    ) -> Result<(UpdateRequest, VersionRules), Failure> {
+        let is_plan = request.method() == Method::POST;
+        let update: UpdateRequest = read_json(request).await?;
+        if update.up.name != name {
+            let found = &update.up.name;
+            return Err(bad_request(format!("The request is about service {name}, its body about {found}.")));
+        }
+        if let Some(refusal) = update.mode.refusal() {
+            return Err(bad_request(refusal));
+        }
+        // One that does not exist is said so before anything about its YAML.
+        self.find(name)?;
+        let rules = if is_plan { judge_task(&update.up)? } else { self.judge(&update.up)? };
+        Ok((update, rules))
+    }
+
+    /// The rules of what was asked for, whose files have been uploaded.
+    fn judge(&self, up: &UpRequest) -> Result<VersionRules, Failure> {
+        let rules = judge_task(up)?;
+        match up.bundle.as_deref().filter(|digest| !bundles::exists(&self.home, digest)) {
+            Some(digest) => Err(bad_request(format!("Bundle {digest} was not uploaded: run the command again."))),
+            None => Ok(rules),
+        }
+    }
+
     /// Has the control thread do something that a user asked for.
-    async fn change<F>(&self, action: F) -> Result<Arc<ServiceView>, Failure>
+    async fn change<T, F>(&self, action: F) -> Result<T, Failure>
     where
-        F: FnOnce(&mut ControllerCore, Timestamp) -> Result<Arc<ServiceView>, RequestError> + Send + 'static,
+        T: Send + 'static,
+        F: FnOnce(&mut ControllerCore, Timestamp) -> Result<T, RequestError> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel::<Result<(Arc<ServiceView>, u64), Refusal>>();
+        let (reply, answer) = oneshot::channel::<Result<(T, u64), Refusal>>();
         let request = move |core: &mut ControllerCore, now: Timestamp| -> Result<(), Fatal> {
             let result = match action(core, now) {
-                Ok(view) => Ok((view, core.revision())),
+                Ok(answer) => Ok((answer, core.revision())),
                 Err(RequestError::Refused(refusal)) => Err(refusal),
                 Err(RequestError::Fatal(fatal)) => return Err(fatal),
             };
@@ -237,13 +253,50 @@ impl Api {
             )
         };
         self.messages.send(Message::Request(Box::new(request))).await.map_err(|_| stopped())?;
-        let (view, revision) = answer.await.map_err(|_| stopped())??;
+        let (answer, revision) = answer.await.map_err(|_| stopped())??;
         // Whoever is told that it was done sees it done.
         let mut snapshot = self.snapshot.clone();
         let shown = snapshot.wait_for(|snapshot| snapshot.controller.revision >= revision).await;
         shown.map_err(|_| stopped())?;
-        Ok(view)
+        Ok(answer)
     }
+}
+
+fn bad_request(error: impl Into<String>) -> Failure {
+    Failure::new(StatusCode::BAD_REQUEST, error)
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
+    let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect().await.map_err(|error| {
+        Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("The request was not taken: {error} (at most {JSON_BYTES_MAX} bytes)."),
+        )
+    })?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| bad_request(error.to_string()))
+}
+
+fn judge_task(up: &UpRequest) -> Result<VersionRules, Failure> {
+    validate_service_name(&up.name).map_err(|error| bad_request(error.to_string()))?;
+    if up.name.len() > NAME_BYTES_MAX {
+        let bytes = up.name.len();
+        return Err(bad_request(format!(
+            "The service name has {bytes} bytes, at most {NAME_BYTES_MAX} fit: choose a shorter one."
+        )));
+    }
+    let options = LoadOptions {
+        command: Command::ServeUp,
+        envs: up.envs.clone(),
+        secrets: up.secrets.clone(),
+        target: self.target,
+    };
+    let loaded = skyserve_spec::load(up.source.as_bytes(), &up.file_name, &options)
+        .map_err(|error| bad_request(error.to_string()))?;
+    if !loaded.refusals.is_empty() {
+        let error = format!("Service {} asks for what cannot be done here yet.", up.name);
+        return Err(Failure { status: StatusCode::BAD_REQUEST, body: ErrorBody { error, details: loaded.refusals } });
+    }
+    Ok(admit::rules(&loaded.task, up.bundle.clone()))
 }
 
 fn wants_purge(query: &str) -> bool {

@@ -15,6 +15,7 @@ mod managed;
 mod messages;
 mod news;
 mod requests;
+mod updates;
 
 use crate::routes;
 use managed::{Managed, log_changes, turned_not_ready};
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 pub use messages::{CoreOptions, Fatal, Held, Input, Output, Outside};
 pub use requests::{Refusal, RequestError};
+pub use updates::Updated;
 
 /// How often the provider is asked for all it has: finds what its reports missed.
 const LIST_INTERVAL_MS: u64 = 60_000;
@@ -168,8 +170,8 @@ impl<S: Store> Core<S> {
             }
             Input::Probed { service, replica, uid, address, result } => {
                 // A probe of an address that the replica has left says nothing about it.
-                let probed = self.services.get(&service).and_then(|managed| managed.probes.get(&replica));
-                if probed != Some(&address) {
+                let probing = self.services.get(&service).and_then(|managed| managed.probes.get(&replica));
+                if probing.map(|probing| probing.address) != Some(address) {
                     return Ok(());
                 }
                 self.apply_to(&service, &uid, &Event::Probed { replica, result }, now)

@@ -101,7 +101,8 @@ pub fn run<P: Provider, E: Exposure>(
     let clock = Clock::start();
     let published = skyserve_routes::read(&home.routes_file()).ok().map(|table| table.version());
     let Opened { store, epoch, services, next_incarnation, .. } = SqliteStore::open(&home.database())?;
-    let in_use: BTreeSet<&str> = services.iter().filter_map(|service| service.rules.launch.bundle.as_deref()).collect();
+    let rules = services.iter().flat_map(|service| service.earlier.values().chain([&service.rules]));
+    let in_use: BTreeSet<&str> = rules.filter_map(|rules| rules.launch.bundle.as_deref()).collect();
     bundles::remove_unused(&home, &in_use);
     tracing::info!(%epoch, services = services.len(), "the controller starts");
     let held = Held { epoch, next_incarnation, services };

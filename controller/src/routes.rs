@@ -30,7 +30,7 @@ fn service_routes(service: &Service) -> ServiceRoutes {
         stream_timeout_ms: service.rules.stream_timeout_ms,
         tls: None,
         replicas: service.replicas.values().filter_map(replica_route).collect(),
-        expects_replicas: service.target() > 0 && service.head.given_up.is_none(),
+        expects_replicas: service.target() > 0 && !service.is_given_up(),
     }
 }
 

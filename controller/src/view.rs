@@ -43,12 +43,12 @@ fn replica(replica: &Replica, service: &Service, infra: &str) -> ReplicaView {
     ReplicaView {
         id: replica.id.0,
         uid: replica.uid.to_string(),
-        version: replica.version.0,
+        version: service.version_of(replica).0,
         endpoint: replica.address.map(|address| format!("http://{address}")),
         launched_at_ms: replica.launched_at.0,
         first_ready_at_ms: replica.first_ready_at.map(|moment| moment.0),
         infra: infra.to_owned(),
-        resources: service.rules.resources.clone(),
+        resources: service.rules_for(replica).resources.clone(),
         status: replica.status.name().to_owned(),
         status_reason: replica.reason.clone(),
     }

@@ -1,7 +1,7 @@
 //! Why the store could not do something, and what helps.
 
 use rusqlite::{ErrorCode, ffi};
-use skyserve_model::{Epoch, ReplicaId, ReplicaUid};
+use skyserve_model::{Epoch, ReplicaId, ReplicaUid, Version};
 use std::path::{Path, PathBuf};
 
 /// What the caller does about a [`StoreError`]. Nothing of a failed commit is ever stored, but see
@@ -66,6 +66,8 @@ pub enum Conflict {
     ServiceExists { name: String },
     #[error("service {service}: its incarnation {incarnation} was used before (the next is {next})")]
     IncarnationUsed { service: String, incarnation: u64, next: u64 },
+    #[error("service {service}: version {version} is not above its newest, {newest}")]
+    VersionUsed { service: String, version: Version, newest: Version },
     #[error("service {service}: replica id {id} was used before")]
     ReplicaIdUsed { service: String, id: ReplicaId },
     #[error("service {service}: its next replica id must be above every id that was used")]

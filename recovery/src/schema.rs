@@ -12,17 +12,18 @@ pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;
 pub(crate) const APPLICATION_ID: i32 = 0x536b_5376;
 
 /// The statements of each migration, in order.
-pub(crate) const MIGRATIONS: [&[&str]; 1] = [&[
-    "PRAGMA application_id = 0x536b5376",
-    // One row: who may write, and which incarnation the next service gets.
-    "CREATE TABLE meta (
+pub(crate) const MIGRATIONS: [&[&str]; 2] = [
+    &[
+        "PRAGMA application_id = 0x536b5376",
+        // One row: who may write, and which incarnation the next service gets.
+        "CREATE TABLE meta (
         only             INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
         epoch            INTEGER NOT NULL CHECK (epoch >= 0),
         next_incarnation INTEGER NOT NULL CHECK (next_incarnation > 0)
     ) STRICT",
-    "INSERT INTO meta (only, epoch, next_incarnation) VALUES (1, 0, 1)",
-    // `replica_id_used_max` outlives the replicas' rows, so that no id is ever used twice.
-    "CREATE TABLE services (
+        "INSERT INTO meta (only, epoch, next_incarnation) VALUES (1, 0, 1)",
+        // `replica_id_used_max` outlives the replicas' rows, so that no id is ever used twice.
+        "CREATE TABLE services (
         name                TEXT NOT NULL PRIMARY KEY,
         incarnation         INTEGER NOT NULL,
         version             INTEGER NOT NULL,
@@ -41,14 +42,14 @@ pub(crate) const MIGRATIONS: [&[&str]; 1] = [&[
         CHECK ((shutdown_since IS NULL) = (shutdown_purge IS NULL)),
         FOREIGN KEY (name, version) REFERENCES versions (service, version) DEFERRABLE INITIALLY DEFERRED
     ) STRICT, WITHOUT ROWID",
-    "CREATE TABLE versions (
+        "CREATE TABLE versions (
         service TEXT NOT NULL REFERENCES services (name) ON DELETE CASCADE,
         version INTEGER NOT NULL,
         rules   TEXT NOT NULL,
         source  TEXT NOT NULL,
         PRIMARY KEY (service, version)
     ) STRICT",
-    "CREATE TABLE replicas (
+        "CREATE TABLE replicas (
         service              TEXT NOT NULL REFERENCES services (name) ON DELETE CASCADE,
         id                   INTEGER NOT NULL,
         uid                  TEXT NOT NULL UNIQUE,
@@ -69,4 +70,13 @@ pub(crate) const MIGRATIONS: [&[&str]; 1] = [&[
         CHECK ((operation_kind IS NULL) = (operation_purge IS NULL)),
         FOREIGN KEY (service, version) REFERENCES versions (service, version) DEFERRABLE INITIALLY DEFERRED
     ) STRICT, WITHOUT ROWID",
-]];
+    ],
+    &[
+        // `update`: the version that goes on serving until the newest was ready.
+        "ALTER TABLE services ADD COLUMN proven_version INTEGER",
+        "ALTER TABLE services ADD COLUMN proven_failures_in_a_row INTEGER
+        CHECK ((proven_failures_in_a_row IS NULL) = (proven_version IS NULL))",
+        "ALTER TABLE services ADD COLUMN proven_launch_not_before INTEGER
+        CHECK ((proven_launch_not_before IS NULL) = (proven_version IS NULL))",
+    ],
+];

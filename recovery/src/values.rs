@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 /// The columns of `services` that a [`Head`] fills, in the order of [`head_values`].
-pub(crate) const HEAD_COLUMNS: [&str; 14] = [
+pub(crate) const HEAD_COLUMNS: [&str; 17] = [
     "name",
     "incarnation",
     "version",
@@ -21,6 +21,9 @@ pub(crate) const HEAD_COLUMNS: [&str; 14] = [
     "failures_in_a_row",
     "launch_not_before",
     "given_up",
+    "proven_version",
+    "proven_failures_in_a_row",
+    "proven_launch_not_before",
     "shutdown_since",
     "shutdown_purge",
 ];
@@ -59,6 +62,9 @@ pub(crate) fn head_values(head: &Head) -> Result<[Value; HEAD_COLUMNS.len()], St
         Value::Integer(head.failures_in_a_row.into()),
         moment("launch_not_before", head.launch_not_before)?,
         text(head.given_up.clone()),
+        optional(head.proven, |proven| integer("proven_version", proven.version.0))?,
+        head.proven.map_or(Value::Null, |proven| Value::Integer(proven.failures_in_a_row.into())),
+        optional(head.proven, |proven| moment("proven_launch_not_before", proven.launch_not_before))?,
         optional(head.shutdown, |shutdown| moment("shutdown_since", shutdown.since))?,
         head.shutdown.map_or(Value::Null, |shutdown| flag(shutdown.purge)),
     ])

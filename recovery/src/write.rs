@@ -3,13 +3,13 @@
 //! Invariants:
 //! * A row is inserted or updated, never both at once: there is no upsert.
 //! * `replica_id_used_max` and `next_incarnation` only grow, so no replica uid ever comes twice, not
-//!   even after its row or its service is gone.
+//!   even after its row or its service is gone; and so does a service's version.
 
 use crate::error::{Conflict, StoreError};
 use crate::values::{HEAD_COLUMNS, REPLICA_COLUMNS, head_values, integer, replica_values};
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Params, ffi, params_from_iter};
-use skyserve_model::{Change, Head, Replica, ReplicaId, ReplicaStatus, ReplicaUid, VersionRules};
+use skyserve_model::{Change, Head, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Version, VersionRules};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -25,7 +25,7 @@ static SERVICE: LazyLock<Sql> = LazyLock::new(|| {
     Sql {
         insert: format!("INSERT INTO services ({}) VALUES ({})", HEAD_COLUMNS.join(", "), numbered.join(", ")),
         update: format!(
-            "UPDATE services SET {} WHERE name = ?1 AND incarnation = ?2",
+            "UPDATE services SET {} WHERE name = ?1 AND incarnation = ?2 AND version <= ?3",
             assignments(&HEAD_COLUMNS[2..], 3)
         ),
     }
@@ -62,6 +62,10 @@ impl Writer<'_> {
     pub(crate) fn apply(&self, change: &Change) -> Result<(), StoreError> {
         match change {
             Change::InsertService { head, rules, source } => self.insert_service(head, rules, source),
+            Change::InsertVersion { service, version, rules, source } => {
+                self.insert_version(service, *version, rules, source)
+            }
+            Change::DeleteVersion { service, version } => self.delete_version(service, *version),
             Change::UpdateService(head) => self.update_service(head),
             Change::DeleteService { name } => self.delete_service(name),
             Change::InsertReplica { service, replica } => self.insert_replica(service, replica),
@@ -73,16 +77,61 @@ impl Writer<'_> {
     fn insert_service(&self, head: &Head, rules: &VersionRules, source: &str) -> Result<(), StoreError> {
         let name = &head.name;
         let values = head_values(head)?;
-        let version = values[2].clone();
         let taken = || Conflict::ServiceExists { name: name.clone() };
         self.insert(&SERVICE.insert, params_from_iter(values), name, taken)?;
         self.take_incarnation(head)?;
-        let json = rules_to_json(name, rules)?;
-        self.run(
+        self.write_version(name, head.version, rules, source)?;
+        self.proven_must_exist(head)
+    }
+
+    fn insert_version(
+        &self,
+        service: &str,
+        version: Version,
+        rules: &VersionRules,
+        source: &str,
+    ) -> Result<(), StoreError> {
+        let newest: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT version FROM services WHERE name = ?1")
+            .and_then(|mut statement| statement.query_row([service], |row| row.get(0)).optional())
+            .map_err(|error| self.error(error))?;
+        let Some(newest) = newest.map(i64::unsigned_abs) else {
+            return Err(self.missing(format!("service {service}")));
+        };
+        if version.0 <= newest {
+            let newest = Version(newest);
+            return Err(Conflict::VersionUsed { service: service.to_owned(), version, newest }.into());
+        }
+        self.write_version(service, version, rules, source)
+    }
+
+    fn write_version(
+        &self,
+        service: &str,
+        version: Version,
+        rules: &VersionRules,
+        source: &str,
+    ) -> Result<(), StoreError> {
+        let number = integer(|| format!("version of service {service}"), version.0)?;
+        let json = rules_to_json(service, rules)?;
+        let used = || Conflict::VersionUsed { service: service.to_owned(), version, newest: version };
+        self.insert(
             "INSERT INTO versions (service, version, rules, source) VALUES (?1, ?2, ?3, ?4)",
-            (name, version, json, source),
+            (service, number, json, source),
+            service,
+            used,
+        )
+    }
+
+    fn delete_version(&self, service: &str, version: Version) -> Result<(), StoreError> {
+        let number = integer(|| format!("version of service {service}"), version.0)?;
+        let rows = self.run(
+            "DELETE FROM versions WHERE service = ?1 AND version = ?2 \
+             AND NOT EXISTS (SELECT 1 FROM services WHERE name = ?1 AND proven_version = ?2)",
+            (service, number),
         )?;
-        Ok(())
+        self.must_exist(rows, || format!("version {version} of service {service}, with nothing that needs it"))
     }
 
     fn take_incarnation(&self, head: &Head) -> Result<(), StoreError> {
@@ -107,7 +156,21 @@ impl Writer<'_> {
     fn update_service(&self, head: &Head) -> Result<(), StoreError> {
         let values = params_from_iter(head_values(head)?);
         let rows = self.run_checked(&SERVICE.update, values, &head.name)?;
-        self.must_exist(rows, || format!("service {}", head.name))
+        self.must_exist(rows, || format!("service {} at version {} or before", head.name, head.version))?;
+        self.proven_must_exist(head)
+    }
+
+    /// The columns of [`Proven`](skyserve_model::Proven) came later than the table, too late for a foreign key.
+    fn proven_must_exist(&self, head: &Head) -> Result<(), StoreError> {
+        let Some(version) = head.proven.map(|proven| proven.version) else { return Ok(()) };
+        let number = integer(|| format!("proven_version of service {}", head.name), version.0)?;
+        let stored: bool = self
+            .connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM versions WHERE service = ?1 AND version = ?2)")
+            .and_then(|mut statement| statement.query_row((&head.name, number), |row| row.get(0)))
+            .map_err(|error| self.error(error))?;
+        let is_there = stored && version < head.version;
+        self.must_exist(is_there.into(), || format!("the earlier version {version} of service {}", head.name))
     }
 
     fn delete_service(&self, name: &str) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@
 mod samples;
 
 use samples::{insert, launch, replica, rules, service};
-use skyserve_model::{Amount, Change, ReplicaId, ReplicaStatus, Service, Version};
+use skyserve_model::{Amount, Change, Proven, ReplicaId, ReplicaStatus, Service, Timestamp, Version};
 use skyserve_recovery::{Conflict, Remedy, SqliteStore, Store, StoreError};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -118,6 +118,71 @@ fn a_service_that_is_deleted_takes_its_versions_and_replicas_with_it() {
     let mut again = service("my-service", 2);
     store.commit(&[insert(&again)]).unwrap();
     store.commit(&launch(&mut again, 1)).unwrap();
+}
+
+/// The changes of an update, without its replicas.
+fn next_version(service: &mut Service, proven: Option<u64>) -> [Change; 2] {
+    let before = service.head.version;
+    service.head.version = Version(before.0 + 1);
+    service.earlier.insert(before, Arc::clone(&service.rules));
+    service.head.proven = proven.map(|version| Proven {
+        version: Version(version),
+        failures_in_a_row: 2,
+        launch_not_before: Timestamp(5),
+    });
+    let (service, head) = (service.head.name.clone(), service.head.clone());
+    let (version, rules, source) = (head.version, Arc::new(rules()), format!("# version {}", head.version));
+    [Change::InsertVersion { service, version, rules, source }, Change::UpdateService(head)]
+}
+
+#[test]
+fn versions_live_side_by_side_and_one_goes_once_nothing_needs_it() {
+    let (folder, mut store, mut service) = stored();
+    let name = || "my-service".to_owned();
+    store.commit(&next_version(&mut service, Some(1))).unwrap();
+    let delete = |version| Change::DeleteVersion { service: name(), version: Version(version) };
+    // It serves in the newest one's place; then replica 2 was launched as it.
+    let needed = |store: &mut SqliteStore| {
+        let error = store.commit(&[delete(1)]).unwrap_err();
+        assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    };
+    needed(&mut store);
+    drop(store);
+    let opened = SqliteStore::open(&folder.path().join("skyserve.db")).unwrap();
+    assert_eq!(opened.services, [service.clone()]);
+    let mut store = opened.store;
+    service.head.proven = None;
+    store.commit(&[Change::UpdateService(service.head.clone())]).unwrap();
+    needed(&mut store);
+    let forget = Change::DeleteReplica { service: name(), id: ReplicaId(2) };
+    store.commit(&[forget, delete(1)]).unwrap();
+    assert_eq!(store.source("my-service", Version(1)).unwrap(), None);
+    assert_eq!(store.source("my-service", Version(2)).unwrap().as_deref(), Some("# version 2"));
+}
+
+#[test]
+fn a_version_is_never_used_twice_and_a_service_never_goes_back() {
+    let (_folder, mut store, mut service) = stored();
+    let first = service.head.clone();
+    let [insert, update] = next_version(&mut service, None);
+    store.commit(&[insert.clone(), update]).unwrap();
+    let used = |version, newest| Conflict::VersionUsed {
+        service: "my-service".to_owned(),
+        version: Version(version),
+        newest: Version(newest),
+    };
+    assert_eq!(conflict(&mut store, std::slice::from_ref(&insert)), used(2, 2));
+    let error = store.commit(&[Change::UpdateService(first)]).unwrap_err();
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+}
+
+#[test]
+fn a_version_that_serves_in_anothers_place_must_be_an_earlier_one_that_is_stored() {
+    for proven in [2, 3, 9] {
+        let (_folder, mut store, mut service) = stored();
+        let error = store.commit(&next_version(&mut service, Some(proven))).unwrap_err();
+        assert!(matches!(error, StoreError::Missing { .. }), "{proven}: {error}");
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn a_database_of_a_newer_version_is_refused_and_not_one_byte_of_it_changes() {
     execute(&path, "PRAGMA user_version = 7; CREATE TABLE later (x)");
     let before = contents(folder.path());
     let error = SqliteStore::open(&path).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 7, supported: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 7, supported: 2, .. }), "{error}");
     assert!(error.to_string().contains("newer SkyServe"), "{error}");
     assert_eq!(contents(folder.path()), before);
 }
@@ -179,5 +179,41 @@ fn a_database_that_was_removed_or_replaced_takes_no_more_writes() {
         assert!(matches!(error, StoreError::Moved { .. }) && error.must_exit(), "{error}");
         let error = opened.store.commit(&launch(&mut service, 3)).unwrap_err();
         assert!(matches!(error, StoreError::FailedEarlier { .. }), "{error}");
+    }
+}
+
+/// The first format, as its release wrote it: what a later one adds is taken away again.
+const FIRST_FORMAT: &str = "
+    ALTER TABLE services DROP COLUMN proven_launch_not_before;
+    ALTER TABLE services DROP COLUMN proven_failures_in_a_row;
+    ALTER TABLE services DROP COLUMN proven_version;
+    PRAGMA user_version = 1";
+
+#[test]
+fn a_database_of_the_first_format_is_brought_up_to_date_with_all_that_it_holds() {
+    let (_folder, path) = stored();
+    let before = SqliteStore::open(&path).unwrap().services;
+    execute(&path, FIRST_FORMAT);
+    assert_eq!(SqliteStore::open(&path).unwrap().services, before);
+    let version: u32 =
+        Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
+}
+
+#[test]
+fn versions_that_do_not_fit_their_service_are_damage() {
+    for (sql, problem) in [
+        ("UPDATE services SET version = 0", "version 0 is not stored"),
+        ("UPDATE replicas SET version = 3", "version 3 is not stored"),
+        (
+            "UPDATE services SET proven_version = 4, proven_failures_in_a_row = 0, proven_launch_not_before = 0",
+            "version 4 is not stored",
+        ),
+    ] {
+        let (_folder, path) = stored();
+        execute(&path, sql);
+        let error = SqliteStore::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{sql}: {error}");
+        assert!(error.to_string().contains(problem), "{sql}: {error}");
     }
 }

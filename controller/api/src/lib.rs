@@ -5,6 +5,8 @@
 //! | --- | --- | --- |
 //! | `GET /v1/controller` | | [`ControllerView`] |
 //! | `POST /v1/services` | [`UpRequest`] | 201 [`ServiceView`]; 409 if the name is taken |
+//! | `PUT /v1/services/{name}` | [`UpdateRequest`] | 202 [`ServiceView`]: a new version; 200 if the newest is this already; 409 if it is not the one expected, or the service is going |
+//! | `POST /v1/services/{name}/plan` | [`UpdateRequest`] | [`UpdatePlan`]: what that would change |
 //! | `GET /v1/services` | | [`Vec<ServiceView>`] by name |
 //! | `GET /v1/services/{name}` | | [`ServiceView`] |
 //! | `DELETE /v1/services/{name}?purge=true` | | 202 [`ServiceView`]: it is going; gone when 404 |
@@ -51,6 +53,62 @@ impl fmt::Debug for UpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UpRequest").field("name", &self.name).field("bundle", &self.bundle).finish_non_exhaustive()
     }
+}
+
+/// Another version of a service that is asked for. Safe to repeat: what is there already is not made again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UpdateRequest {
+    #[serde(flatten)]
+    pub up: UpRequest,
+    #[serde(default)]
+    pub mode: UpdateMode,
+    /// The version that it is to follow; any if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_version: Option<u64>,
+}
+
+/// How a new version takes the place of the one that serves; SkyServe's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpdateMode {
+    /// One replica after the other.
+    #[default]
+    Rolling,
+    /// All at once, when as many new ones are ready.
+    BlueGreen,
+}
+
+impl UpdateMode {
+    /// Why this mode cannot be used, if it cannot.
+    pub fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self::Rolling => None,
+            Self::BlueGreen => Some(
+                "Updates with mode blue_green are not supported yet: leave the mode out for a rolling update, which keeps \
+                 the old replicas serving until as many new ones are READY.",
+            ),
+        }
+    }
+}
+
+/// What an update would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdatePlan {
+    /// The newest version there is.
+    pub version: u64,
+    pub changes: Vec<ChangeView>,
+    /// Of the replicas that are alive, how many others take the place of.
+    pub replicas_replaced: usize,
+    /// Whether an update would do nothing. (Without changes it still launches again what was given up.)
+    pub nothing_to_do: bool,
+}
+
+/// One thing that an update would change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// `replicas: 2 → 4`, `run`.
+    pub what: String,
+    pub needs_new_replicas: bool,
 }
 
 /// One service, as `status` shows it.

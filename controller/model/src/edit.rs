@@ -5,7 +5,7 @@
 //! * What is in memory and not in the store is exactly what an [`Undo`] can take back.
 //! * A row that did not change is not written.
 
-use crate::ids::ReplicaId;
+use crate::ids::{ReplicaId, Version};
 use crate::replica::Replica;
 use crate::rules::VersionRules;
 use crate::service::{Head, Service};
@@ -21,6 +21,19 @@ pub enum Change {
         rules: Arc<VersionRules>,
         source: String,
     },
+    /// The next version of a service; fails if it is not above every one before.
+    InsertVersion {
+        service: String,
+        version: Version,
+        rules: Arc<VersionRules>,
+        source: String,
+    },
+    /// A version that no row refers to any more.
+    DeleteVersion {
+        service: String,
+        version: Version,
+    },
+    /// Fails if its version was replaced by a later one.
     UpdateService(Head),
     /// The service, its versions and whatever replicas it has left.
     DeleteService {
@@ -46,7 +59,16 @@ pub enum Change {
 #[must_use = "changes that are not stored must be undone"]
 pub struct Undo {
     head: Option<Head>,
+    versions: Option<Versions>,
     replicas: BTreeMap<ReplicaId, Option<Replica>>,
+}
+
+/// The rules of the newest version, and of earlier ones.
+#[derive(Debug)]
+struct Versions {
+    newest: Version,
+    rules: Arc<VersionRules>,
+    earlier: BTreeMap<Version, Arc<VersionRules>>,
 }
 
 impl Undo {
@@ -61,11 +83,13 @@ impl Undo {
 pub(crate) struct Edit<'a> {
     service: &'a mut Service,
     undo: Undo,
+    /// The YAML of the version that begins with this step.
+    source: Option<String>,
 }
 
 impl<'a> Edit<'a> {
     pub(crate) fn new(service: &'a mut Service) -> Self {
-        Self { service, undo: Undo::default() }
+        Self { service, undo: Undo::default(), source: None }
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -94,11 +118,46 @@ impl<'a> Edit<'a> {
         }
     }
 
+    /// Makes `rules` the newest version.
+    pub(crate) fn begin_version(&mut self, rules: Arc<VersionRules>, source: &str) {
+        self.note_versions();
+        let version = self.service.head.version;
+        self.head_mut().version = Version(version.0 + 1);
+        let before = std::mem::replace(&mut self.service.rules, rules);
+        self.service.earlier.insert(version, before);
+        self.source = Some(source.to_owned());
+    }
+
+    /// Forgets the versions that nothing depends on any more.
+    pub(crate) fn forget_versions(&mut self) {
+        if self.service.earlier.is_empty() {
+            return;
+        }
+        let in_use = self.service.versions_in_use();
+        if self.service.earlier.keys().any(|version| !in_use.contains(version)) {
+            self.note_versions();
+            self.service.earlier.retain(|version, _| in_use.contains(version));
+        }
+    }
+
+    fn note_versions(&mut self) {
+        let service = &self.service;
+        self.undo.versions.get_or_insert_with(|| Versions {
+            newest: service.head.version,
+            rules: Arc::clone(&service.rules),
+            earlier: service.earlier.clone(),
+        });
+    }
+
     /// The rows that differ from before, and how to go back.
     pub(crate) fn finish(self) -> (Vec<Change>, Undo) {
-        let Self { service, undo } = self;
+        let Self { service, undo, source } = self;
         let name = || service.head.name.clone();
         let mut changes = Vec::new();
+        if let Some(source) = source {
+            let (version, rules) = (service.head.version, Arc::clone(&service.rules));
+            changes.push(Change::InsertVersion { service: name(), version, rules, source });
+        }
         if undo.head.as_ref().is_some_and(|before| *before != service.head) {
             changes.push(Change::UpdateService(service.head.clone()));
         }
@@ -113,6 +172,10 @@ impl<'a> Edit<'a> {
                 (Some(_), None) => changes.push(Change::DeleteReplica { service: name(), id: *id }),
             }
         }
+        // Last: the rows above may have been the ones that referred to them.
+        let before = undo.versions.iter().flat_map(|before| before.earlier.keys().chain([&before.newest]));
+        let gone = before.filter(|version| **version != service.head.version && !service.earlier.contains_key(version));
+        changes.extend(gone.map(|version| Change::DeleteVersion { service: name(), version: *version }));
         (changes, undo)
     }
 }
@@ -122,6 +185,9 @@ impl Service {
     pub fn undo(&mut self, undo: Undo) {
         if let Some(head) = undo.head {
             self.head = head;
+        }
+        if let Some(Versions { rules, earlier, .. }) = undo.versions {
+            (self.rules, self.earlier) = (rules, earlier);
         }
         for (id, before) in undo.replicas {
             match before {

@@ -11,6 +11,9 @@ pub const FAILURES_BEFORE_READY_MAX: u32 = 5;
 /// The same for replicas that could not be made: room may come back, so the growing pauses between these take some
 /// four minutes; what will never work (a mount that is not allowed) still ends in FAILED.
 pub const PROVISION_FAILURES_BEFORE_READY_MAX: u32 = 10;
+/// Replicas that an update may have alive beyond the target: the new one is ready before an old one goes, and each may
+/// cost money.
+pub const SURGE: usize = 1;
 /// A replica that was ready for this long was healthy: its end starts a new count of failures.
 pub const HEALTHY_AFTER_MS: u64 = 60_000;
 /// Replicas of one service that a provider makes at the same time; the others wait as PENDING.

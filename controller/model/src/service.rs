@@ -1,4 +1,5 @@
-//! One service: what the user asked for, and the replicas that carry it out.
+//! One service: what the user asked for, and the replicas that carry it out. How several versions of it live side by
+//! side is in [`crate::rollout`].
 
 use crate::ids::{ReplicaId, ReplicaUid, Timestamp, Version};
 use crate::limits;
@@ -14,7 +15,10 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     pub head: Head,
+    /// What the newest version asks for.
     pub rules: Arc<VersionRules>,
+    /// What earlier versions asked for, as long as anything depends on it.
+    pub earlier: BTreeMap<Version, Arc<VersionRules>>,
     pub replicas: BTreeMap<ReplicaId, Replica>,
 }
 
@@ -24,6 +28,7 @@ pub struct Head {
     pub name: String,
     /// Distinguishes services that had the same name one after the other; grows, never used twice.
     pub incarnation: u64,
+    /// The newest; grows, never used twice.
     pub version: Version,
     pub created_at: Timestamp,
     /// Where its endpoint listens.
@@ -33,16 +38,28 @@ pub struct Head {
     pub next_replica_id: ReplicaId,
     /// Since when at least one replica has been ready without a break (UPTIME).
     pub ready_since: Option<Timestamp>,
-    /// Whether any replica of this version was ever ready.
+    /// Whether any replica that is as the newest version would launch it was ever ready.
     pub ever_ready: bool,
-    /// Failures since the last replica that stayed ready; decides the pause before the next launch.
+    /// Failures of the newest version since its last replica that stayed ready; decides the pause before the next
+    /// launch.
     pub failures_in_a_row: u32,
-    /// No launch before.
+    /// No launch of the newest version before.
     pub launch_not_before: Timestamp,
-    /// Why launching has been given up, if it has.
+    /// Why launching the newest version has been given up, if it has.
     pub given_up: Option<String>,
+    /// The version that goes on serving, as long as no replica of the newest was ever ready.
+    pub proven: Option<Proven>,
     /// The user's wish that it be gone.
     pub shutdown: Option<Shutdown>,
+}
+
+/// The last version that was ever ready, while the newest has still to be: what it loses is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proven {
+    pub version: Version,
+    /// As the head's, of this version.
+    pub failures_in_a_row: u32,
+    pub launch_not_before: Timestamp,
 }
 
 /// `down`, as it is stored.
@@ -125,9 +142,10 @@ impl Service {
             failures_in_a_row: 0,
             launch_not_before: now,
             given_up: None,
+            proven: None,
             shutdown: None,
         };
-        Self { head, rules: Arc::new(rules), replicas: BTreeMap::new() }
+        Self { head, rules: Arc::new(rules), earlier: BTreeMap::new(), replicas: BTreeMap::new() }
     }
 
     /// The uid that replica `id` of this service has at every provider.
@@ -169,7 +187,7 @@ impl Service {
             return if cleanup_failed() { ServiceStatus::FailedCleanup } else { ServiceStatus::ShuttingDown };
         }
         let ready = self.ready().next().is_some();
-        if head.given_up.is_some() && !ready {
+        if self.is_given_up() && !ready {
             return ServiceStatus::Failed;
         }
         if !head.endpoint_confirmed {
@@ -179,7 +197,8 @@ impl Service {
             return ServiceStatus::Ready;
         }
         let initialising = self.alive().any(|replica| replica.status != ReplicaStatus::NotReady);
-        if self.target() > 0 && (initialising || !head.ever_ready) {
+        let was_ever_ready = head.ever_ready || head.proven.is_some();
+        if self.target() > 0 && (initialising || !was_ever_ready) {
             ServiceStatus::ReplicaInit
         } else {
             ServiceStatus::NoReplica
@@ -199,12 +218,16 @@ impl Service {
                 Some(format!("waiting for the endpoint to listen on {}", self.head.listen))
             }
             ServiceStatus::NoReplica if self.target() == 0 => Some("it asks for 0 replicas".to_owned()),
+            ServiceStatus::ReplicaInit | ServiceStatus::NoReplica if self.head.given_up.is_some() => {
+                self.head.given_up.clone()
+            }
             ServiceStatus::ReplicaInit | ServiceStatus::NoReplica => {
                 let newest = self.replicas.values().next_back()?;
                 let reason = newest.reason.as_deref()?;
                 Some(format!("replica {} is {}: {reason}", newest.id, newest.status))
             }
-            ServiceStatus::Ready | ServiceStatus::ShuttingDown | ServiceStatus::ControllerFailed => None,
+            ServiceStatus::Ready => self.rollout_reason(),
+            ServiceStatus::ShuttingDown | ServiceStatus::ControllerFailed => None,
         }
     }
 
@@ -213,16 +236,16 @@ impl Service {
     pub fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
         let operations =
             self.replicas.values().filter_map(|replica| replica.operation).map(|operation| operation.not_before);
-        let short_of_replicas = self.head.given_up.is_none() && self.alive().count() < self.target();
-        let launch = short_of_replicas.then_some(self.head.launch_not_before);
+        let launches = self.missing().into_iter().map(|missing| missing.not_before);
         let setups = self.replicas.values().filter_map(|replica| self.setup_deadline(replica));
-        operations.chain(launch).chain(setups).filter(|moment| *moment > now).min()
+        operations.chain(launches).chain(setups).filter(|moment| *moment > now).min()
     }
 
     /// When a replica whose setup commands are still running has failed; `None` for any other.
     pub(crate) fn setup_deadline(&self, replica: &Replica) -> Option<Timestamp> {
         let setting_up = replica.status == ReplicaStatus::Starting && replica.address.is_none();
-        setting_up.then(|| replica.status_since.plus_ms(self.rules.probe.initial_delay_ms.saturating_add(1)))
+        let initial_delay_ms = self.rules_for(replica).probe.initial_delay_ms;
+        setting_up.then(|| replica.status_since.plus_ms(initial_delay_ms.saturating_add(1)))
     }
 
     /// Replicas whose operation of `kind` is due.

@@ -4,18 +4,31 @@ use super::messages::{CoreOptions, Output, Outside};
 use crate::{routes, view};
 use skyserve_api::ServiceView;
 use skyserve_model::{
-    Change, OperationKind, ReplicaId, ReplicaStatus, ReplicaUid, Service, ServiceStatus, Timestamp, limits,
+    Change, OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, ServiceStatus, Timestamp,
+    VersionRules, limits,
 };
 use skyserve_routes::TableVersion;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// A probe that runs.
+#[derive(Debug, Clone)]
+pub(super) struct Probing {
+    pub(super) address: SocketAddr,
+    rules: Arc<VersionRules>,
+}
+
+impl Probing {
+    fn is_as(&self, other: Option<&Self>) -> bool {
+        other.is_some_and(|other| self.address == other.address && self.rules.probe == other.rules.probe)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Managed {
     pub(super) service: Service,
-    /// Probes that run, with the address they go to.
-    pub(super) probes: BTreeMap<ReplicaId, SocketAddr>,
+    pub(super) probes: BTreeMap<ReplicaId, Probing>,
     /// As of the last flush.
     pub(super) view: Arc<ServiceView>,
     pub(super) view_stale: bool,
@@ -86,7 +99,12 @@ impl Managed {
                 }
                 outputs.push(match kind {
                     OperationKind::Launch => {
-                        let spec = service.rules.launch.for_replica(&service.head.name, uid, id, replica.version);
+                        let spec = service.rules_of_launch(replica).launch.for_replica(
+                            &service.head.name,
+                            uid,
+                            id,
+                            replica.version,
+                        );
                         Output::Launch { service: name(), replica: id, spec: Box::new(spec) }
                     }
                     OperationKind::Terminate => {
@@ -95,18 +113,18 @@ impl Managed {
                 });
             }
         }
-        let wanted: BTreeMap<ReplicaId, SocketAddr> = service
-            .replicas
-            .values()
-            .filter(|replica| replica.status.is_probed())
-            .filter_map(|replica| Some((replica.id, replica.address?)))
-            .collect();
-        for (id, _) in self.probes.iter().filter(|(id, address)| wanted.get(id) != Some(address)) {
+        let probing = |replica: &Replica| {
+            let (address, rules) = (replica.address?, Arc::clone(service.rules_for(replica)));
+            Some((replica.id, Probing { address, rules }))
+        };
+        let probed = service.replicas.values().filter(|replica| replica.status.is_probed());
+        let wanted: BTreeMap<ReplicaId, Probing> = probed.filter_map(probing).collect();
+        for (id, _) in self.probes.iter().filter(|(id, probing)| !probing.is_as(wanted.get(id))) {
             outputs.push(Output::StopProbe { uid: service.uid(*id) });
         }
-        for (id, address) in wanted.iter().filter(|(id, address)| self.probes.get(id) != Some(address)) {
-            let (uid, rules) = (service.uid(*id), Arc::clone(&service.rules));
-            outputs.push(Output::StartProbe { service: name(), replica: *id, uid, address: *address, rules });
+        for (id, probing) in wanted.iter().filter(|(id, probing)| !probing.is_as(self.probes.get(id))) {
+            let (uid, Probing { address, rules }) = (service.uid(*id), probing.clone());
+            outputs.push(Output::StartProbe { service: name(), replica: *id, uid, address, rules });
         }
         self.probes = wanted;
     }

@@ -41,8 +41,7 @@ impl<S: Store> Core<S> {
     ) -> Result<Arc<ServiceView>, RequestError> {
         if self.services.contains_key(name) {
             return Err(Refusal::Conflict(format!(
-                "Service {name} exists already, and `update` cannot change a running service in this version: to run \
-                 another YAML under this name, take it down first."
+                "Service {name} exists already: change it with `update {name} YAML`, or give the new one another name."
             ))
             .into());
         }

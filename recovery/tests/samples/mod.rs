@@ -6,8 +6,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use skyserve_model::{
-    Amount, Change, Head, LaunchTemplate, Operation, OperationKind, ProbeRules, Replica, ReplicaId, ReplicaStatus,
-    ReplicaUid, Service, Shutdown, Timestamp, Version, VersionRules,
+    Amount, Change, Head, LaunchTemplate, Operation, OperationKind, ProbeRules, Proven, Replica, ReplicaId,
+    ReplicaStatus, ReplicaUid, Service, Shutdown, Timestamp, Version, VersionRules,
 };
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -196,8 +196,15 @@ pub(crate) fn any_head() -> impl Strategy<Value = Head> {
     let flags = (any::<bool>(), any::<bool>());
     let moments = (moment(), option::of(moment()), moment());
     let shutdown = option::of((moment(), any::<bool>()).prop_map(|(since, purge)| Shutdown { since, purge }));
-    (socket_address(), flags, moments, any::<u32>(), option::of(text()), shutdown).prop_map(
-        |(listen, (endpoint_confirmed, ever_ready), moments, failures_in_a_row, given_up, shutdown)| {
+    let proven = option::weighted(0.2, (1..4_u64, any::<u32>(), moment())).prop_map(|proven| {
+        proven.map(|(version, failures_in_a_row, launch_not_before)| Proven {
+            version: Version(version),
+            failures_in_a_row,
+            launch_not_before,
+        })
+    });
+    (socket_address(), flags, moments, any::<u32>(), option::of(text()), (proven, shutdown)).prop_map(
+        |(listen, (endpoint_confirmed, ever_ready), moments, failures_in_a_row, given_up, (proven, shutdown))| {
             let (created_at, ready_since, launch_not_before) = moments;
             Head {
                 name: String::new(),
@@ -212,6 +219,7 @@ pub(crate) fn any_head() -> impl Strategy<Value = Head> {
                 failures_in_a_row,
                 launch_not_before,
                 given_up,
+                proven,
                 shutdown,
             }
         },

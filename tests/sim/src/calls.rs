@@ -6,6 +6,7 @@ use crate::faults::Bug;
 use crate::invariants::{Invariant as I, Violation};
 use crate::provider::{Fate, Turn, course};
 use crate::store::{Disk, SimStore};
+use crate::user::BROKEN;
 use crate::world::{Happening, World};
 use skyserve_controller::core::{Core, Fatal, Input, Output};
 use skyserve_model::{CallFailure, OperationKind, ReplicaId, ReplicaUid, Timestamp, VersionRules};
@@ -88,6 +89,7 @@ impl World {
             match output {
                 Output::Launch { spec, .. } => {
                     self.note(format_args!("it launches {}", spec.uid));
+                    self.launched.entry(spec.uid.clone()).or_insert_with(|| (*spec).clone());
                     self.launch_takes_effect(&spec.uid);
                 }
                 Output::Terminate { uid, .. } => {
@@ -144,7 +146,13 @@ impl World {
 
     fn carry_out(&mut self, output: Output) -> Result<(), Violation> {
         match output {
-            Output::Launch { service, replica, spec } => {
+            Output::Launch { service, replica, mut spec } => {
+                if self.bug == Some(Bug::DriverLaunchesNewest)
+                    && let Some(row) = self.ledger.get().services.get(&service)
+                {
+                    spec.run.clone_from(&row.rules().launch.run);
+                }
+                self.check_launch(&service, &spec)?;
                 self.call(service, replica, spec.uid.clone(), OperationKind::Launch)
             }
             Output::Terminate { service, replica, uid, .. } => {
@@ -313,8 +321,13 @@ impl World {
     }
 
     fn launch_takes_effect(&mut self, uid: &ReplicaUid) {
+        let is_broken = self.launched.get(uid).is_some_and(|spec| spec.run.as_deref() == Some(BROKEN));
         let ill = self.random.per_mille(self.faults.replica_ill);
-        let fate = if ill { Fate::ill(&mut self.random) } else { Fate::Healthy };
+        let fate = match (is_broken, ill) {
+            (true, _) => Fate::broken(&mut self.random),
+            (false, true) => Fate::ill(&mut self.random),
+            (false, false) => Fate::Healthy,
+        };
         let Some(instance) = self.provider.launch(uid, fate, self.bug) else { return };
         self.note(format_args!("{uid} is being made; its fate: {fate:?}"));
         if fate != Fate::Healthy {

@@ -4,9 +4,11 @@
 use crate::faults::Bug;
 use crate::invariants::{Invariant as I, Violation};
 use crate::provider::Instance;
-use crate::store::Row;
+use crate::row::Row;
 use crate::world::World;
-use skyserve_model::{OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, VersionRules, limits};
+use skyserve_model::{
+    LaunchSpec, OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, VersionRules, limits,
+};
 use skyserve_routes::{ReplicaRouteState, RouteTable, ServiceRoutes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,11 +48,8 @@ impl World {
 
     fn check_acknowledged(&self) -> Result<(), Violation> {
         let ledger = self.ledger.get();
-        for (name, replicas) in &self.wanted {
-            let kept = ledger
-                .services
-                .get(name)
-                .is_some_and(|row| row.head.shutdown.is_none() && row.rules.replicas == *replicas);
+        for (name, rules) in &self.wanted {
+            let kept = ledger.services.get(name).is_some_and(|row| row.head.shutdown.is_none() && row.rules() == rules);
             if !kept {
                 return Err(Violation::new(
                     I::AcknowledgedIsKept,
@@ -77,7 +76,7 @@ impl World {
         }
         for service in services {
             let Some(row) = ledger.services.get(&service.head.name) else { continue };
-            if row.head != service.head || row.rules != service.rules || row.replicas != service.replicas {
+            if !row.is(service) {
                 let detail = format!("stored was {row:?}, there is {service:?}");
                 return Err(Violation::new(I::StoredIsRead, detail));
             }
@@ -134,6 +133,24 @@ impl World {
         Ok(())
     }
 
+    /// A launch says what the replica's row and its version say, and what the launch before said.
+    pub(crate) fn check_launch(&mut self, service: &str, spec: &LaunchSpec) -> Result<(), Violation> {
+        let launched = self.launched.entry(spec.uid.clone()).or_insert_with(|| spec.clone());
+        let is_the_same = launched == spec;
+        let ledger = self.ledger.get();
+        let decided = ledger.services.get(service).and_then(|row| {
+            let replica = row.replicas.get(&spec.replica_id)?;
+            let rules = row.versions.get(&replica.version)?;
+            Some(rules.launch.for_replica(service, replica.uid.clone(), replica.id, replica.version))
+        });
+        if is_the_same && decided.as_ref() == Some(spec) {
+            return Ok(());
+        }
+        let (run, version) = (&spec.run, spec.version);
+        let detail = format!("{} is launched as version {version} with {run:?}, decided was {decided:?}", spec.uid);
+        Err(Violation::new(I::LaunchedAsItsVersion, detail))
+    }
+
     /// Resources of replicas that are READY.
     pub(crate) fn serving(&self) -> impl Iterator<Item = &Instance> {
         let ready: BTreeSet<ReplicaUid> = {
@@ -168,9 +185,13 @@ impl World {
                     return Err(format!("replica {} is {}: {:?}", replica.uid, replica.status, replica.operation));
                 }
             }
-            let ready = row.replicas.values().filter(|replica| replica.status == ReplicaStatus::Ready).count();
-            if ready != row.rules.replicas as usize {
-                return Err(format!("{name} has {ready} READY replicas, it should have {}", row.rules.replicas));
+            let Some((wanted, newest)) = row.settles_with() else { return Err(format!("{name} was given up")) };
+            let ready = row.ready().count();
+            if ready != wanted {
+                return Err(format!("{name} has {ready} READY replicas, it should have {wanted}"));
+            }
+            if let Some(other) = row.ready().find(|replica| newest && !row.is_newest(replica)) {
+                return Err(format!("{} is of version {}", other.uid, other.version));
             }
         }
         let purged = |uid: &str| ledger.purged.iter().any(|prefix| uid.starts_with(prefix.as_str()));
@@ -202,6 +223,13 @@ impl World {
                 }
                 Some(Bug::RecoveryForgetsIds) => {
                     service.head.next_replica_id = ReplicaId(1);
+                }
+                Some(Bug::RecoveryTakesStartingForReady) => {
+                    let newest = service.head.version;
+                    let starting = service.replicas.values_mut().filter(|replica| replica.version == newest);
+                    for replica in starting.filter(|replica| replica.status == ReplicaStatus::Starting) {
+                        replica.status = ReplicaStatus::Ready;
+                    }
                 }
                 _ => {}
             }

@@ -108,6 +108,10 @@ pub enum Bug {
     RecoveryRaisesTarget,
     /// The recovering controller counts replica ids from 1 again.
     RecoveryForgetsIds,
+    /// The recovering controller takes replicas of the newest version that are starting for READY ones.
+    RecoveryTakesStartingForReady,
+    /// The driver launches every replica as the newest version says.
+    DriverLaunchesNewest,
     /// The load balancer says that no request is in flight when some are.
     BalancerHidesRequests,
     /// The load balancer says that it listens where another program does.

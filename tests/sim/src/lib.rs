@@ -28,6 +28,7 @@ pub mod faults;
 mod history;
 mod invariants;
 mod provider;
+mod row;
 mod scenario;
 mod store;
 mod user;

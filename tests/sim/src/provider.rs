@@ -39,6 +39,15 @@ impl Fate {
             _ => Self::VanishesAfter(after),
         }
     }
+
+    /// Of a replica whose commands cannot work.
+    pub(crate) fn broken(random: &mut Random) -> Self {
+        match random.between(0, 2) {
+            0 => Self::FailsProvision,
+            1 => Self::FailsSetup,
+            _ => Self::NeverReady,
+        }
+    }
 }
 
 /// One resource.

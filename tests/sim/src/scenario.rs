@@ -5,7 +5,7 @@ use crate::crash::{CrashPoint, Side};
 use crate::faults::{Bug, Faults};
 use crate::invariants::{Invariant as I, Violation};
 use crate::provider::{Fate, Turn};
-use crate::user::Answer;
+use crate::user::{Answer, BROKEN, RUN, rules};
 use crate::world::{Counts, World};
 use skyserve_model::{Ended, Phase, ReplicaId, ReplicaStatus, Stage};
 use std::collections::BTreeSet;
@@ -24,11 +24,13 @@ const PART_MS_MAX: u64 = 400_000;
 const RANDOM_MS_MAX: u64 = 240_000;
 const NAMES: [&str; 4] = ["chat", "chat-2", "my.svc", "my_svc"];
 const LIFE: &str = "life";
+/// What another version runs.
+const NEXT_RUN: &str = "serve more";
 
 /// What users do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Story {
-    /// up → READY → a replica dies → it is replaced → one is taken down → it is replaced → down.
+    /// up → scale up → update → a replica of the old version dies meanwhile → one is taken down → scale down → down.
     Life,
     /// Several services, made, changed and taken down at random.
     Random,
@@ -129,16 +131,17 @@ fn life(world: &mut World) -> Result<(), Violation> {
     })?;
     wait(world, PART_MS_MAX, "two replicas are READY", World::is_settled)?;
 
-    let victim = world.provider.instances.keys().next().copied();
-    if let Some(number) = victim {
-        let uid = world.provider.instances.get(&number).map(|instance| instance.uid.clone());
-        world.ledger.get().harmed.extend(uid);
-        let ended = Ended { stage: Stage::Run, reason: "run was killed by signal 9".to_owned() };
-        world.turns(number, &Turn::Comes(Phase::Ended(ended)));
-    }
-    wait(world, PART_MS_MAX, "the dead replica is replaced", |world| {
-        world.is_settled().and_then(|()| if ids(world).contains(&3) { Ok(()) } else { Err("not noticed".to_owned()) })
+    insist(world, |world| Ok(world.update(LIFE, rules(3, RUN), Some(1))? == Answer::Done))?;
+    wait(world, PART_MS_MAX, "a third is READY", World::is_settled)?;
+
+    insist(world, |world| Ok(world.update(LIFE, rules(3, NEXT_RUN), Some(2))? == Answer::Done))?;
+    wait(world, PART_MS_MAX, "one of the new version is launched", |world| {
+        let ledger = world.ledger.get();
+        let row = ledger.services.get(LIFE).ok_or("it is gone")?;
+        if row.replicas.values().any(|replica| replica.version.0 == 3) { Ok(()) } else { Err("none yet".to_owned()) }
     })?;
+    kill_one_of_the_old(world);
+    wait(world, PART_MS_MAX, "all are of the new version, and the dead one is replaced", World::is_settled)?;
 
     let taken_down = ids(world).into_iter().min().unwrap_or(0);
     insist(world, |world| {
@@ -146,8 +149,17 @@ fn life(world: &mut World) -> Result<(), Violation> {
         if goes { Ok(true) } else { Ok(world.terminate_replica(LIFE, ReplicaId(taken_down), false)? == Answer::Done) }
     })?;
     wait(world, PART_MS_MAX, "the replica that was taken down is replaced", |world| {
-        world.is_settled().and_then(|()| if ids(world).contains(&4) { Ok(()) } else { Err("not replaced".to_owned()) })
+        let goes = !ids(world).contains(&taken_down);
+        world.is_settled().and_then(|()| if goes { Ok(()) } else { Err("not replaced".to_owned()) })
     })?;
+
+    insist(world, |world| Ok(world.update(LIFE, rules(1, NEXT_RUN), Some(3))? == Answer::Done))?;
+    wait(world, PART_MS_MAX, "one is READY", World::is_settled)?;
+    let version = world.ledger.get().services.get(LIFE).map(|row| row.head.version.0);
+    if version != Some(4) {
+        let detail = format!("three updates, however often they were asked for, led to version {version:?}");
+        return Err(Violation::new(I::AcknowledgedIsKept, detail));
+    }
 
     insist(world, |world| {
         let goes = world.ledger.get().services.get(LIFE).is_none_or(|row| row.head.shutdown.is_some());
@@ -158,6 +170,27 @@ fn life(world: &mut World) -> Result<(), Violation> {
         if left == 0 { world.is_settled() } else { Err(format!("{left} rows and resources are left")) }
     })?;
     stay(world)
+}
+
+/// One of the version before the newest dies, if there is still one.
+fn kill_one_of_the_old(world: &mut World) {
+    let victim = {
+        let ledger = world.ledger.get();
+        let row = ledger.services.get(LIFE);
+        let old = row.and_then(|row| row.ready().find(|replica| !row.is_newest(replica)));
+        let uid = old.map(|replica| replica.uid.clone());
+        world
+            .provider
+            .instances
+            .iter()
+            .find(|(_, instance)| Some(&instance.uid) == uid.as_ref())
+            .map(|(number, _)| *number)
+    };
+    let Some(number) = victim else { return };
+    let uid = world.provider.instances.get(&number).map(|instance| instance.uid.clone());
+    world.ledger.get().harmed.extend(uid);
+    let ended = Ended { stage: Stage::Run, reason: "run was killed by signal 9".to_owned() };
+    world.turns(number, &Turn::Comes(Phase::Ended(ended)));
 }
 
 /// Ids of the replicas that are READY.
@@ -225,12 +258,27 @@ fn random(world: &mut World) -> Result<(), Violation> {
     while world.clock.now_ms < ends_ms {
         world.step()?;
     }
+    settle(world)?;
+    stay(world)?;
+    // Where an update failed and an earlier version serves, a mended one takes its place.
+    let failed: Vec<String> = {
+        let ledger = world.ledger.get();
+        ledger.services.values().filter(|row| row.head.given_up.is_some()).map(|row| row.head.name.clone()).collect()
+    };
+    for name in &failed {
+        world.update(name, rules(2, NEXT_RUN), None)?;
+    }
+    settle(world)
+}
+
+/// Waits until all is as the users want it; what will never be is taken down.
+fn settle(world: &mut World) -> Result<(), Violation> {
     while let Err(hopeless) = wait_or_give_up(world)? {
         for name in &hopeless {
             world.down(name, false)?;
         }
     }
-    stay(world)
+    Ok(())
 }
 
 /// Waits until the world has settled, or gives the services that will never by themselves.
@@ -240,7 +288,7 @@ fn wait_or_give_up(world: &mut World) -> Result<Result<(), Vec<String>>, Violati
         let hopeless: Vec<String> = {
             let ledger = world.ledger.get();
             let rows = ledger.services.values();
-            rows.filter(|row| row.head.given_up.is_some() && row.head.shutdown.is_none())
+            rows.filter(|row| row.settles_with().is_none() && row.head.shutdown.is_none())
                 .map(|row| row.head.name.clone())
                 .collect()
         };
@@ -261,17 +309,29 @@ fn wait_or_give_up(world: &mut World) -> Result<Result<(), Vec<String>>, Violati
     }
 }
 
+/// Now and then more than are launched at once.
+fn some_replicas(world: &mut World) -> u32 {
+    let most = if world.random.per_mille(60) { 20 } else { 4 };
+    u32::try_from(world.random.between(0, most)).expect("it is small")
+}
+
 fn user_acts(world: &mut World) -> Result<(), Violation> {
     let name = *world.random.pick(&NAMES).expect("there are names");
     let purge = world.random.per_mille(150);
-    match world.random.between(0, 9) {
+    match world.random.between(0, 13) {
         0..=4 => {
-            // Now and then more than are launched at once.
-            let most = if world.random.per_mille(60) { 20 } else { 4 };
-            let replicas = u32::try_from(world.random.between(0, most)).expect("it is small");
+            let replicas = some_replicas(world);
             world.up(name, replicas)?;
         }
-        5..=7 => {
+        5..=8 => {
+            let run = *world.random.pick(&[RUN, RUN, NEXT_RUN, NEXT_RUN, BROKEN]).expect("there are some");
+            let replicas = some_replicas(world);
+            let newest = world.ledger.get().services.get(name).map(|row| row.head.version.0);
+            // Now and then of a version that is another by now.
+            let expected = if world.random.per_mille(100) { Some(1) } else { newest };
+            world.update(name, rules(replicas, run), expected)?;
+        }
+        9..=11 => {
             let id = {
                 let ledger = world.ledger.get();
                 let rows = ledger.services.get(name).into_iter().flat_map(|row| row.replicas.keys().copied());

@@ -5,20 +5,13 @@ use crate::crash::{Boundaries, Side};
 use crate::faults::Bug;
 use crate::history::History;
 use crate::invariants::{Invariant as I, Violation};
-use skyserve_model::{Change, Head, OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, VersionRules};
+use crate::row::Row;
+use skyserve_model::{Change, Head, OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid};
 use skyserve_recovery::{SqliteStore, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-
-/// One service as the database has acknowledged it.
-#[derive(Debug, Clone)]
-pub(crate) struct Row {
-    pub(crate) head: Head,
-    pub(crate) rules: Arc<VersionRules>,
-    pub(crate) replicas: BTreeMap<ReplicaId, Replica>,
-}
 
 /// What the store is to do with the next commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,12 +112,29 @@ impl Ledger {
     }
 
     pub(crate) fn acknowledge(&mut self, changes: &[Change]) {
+        let mut before: BTreeMap<String, Row> = BTreeMap::new();
+        for name in changes.iter().map(service_of) {
+            if let Some(row) = self.services.get(name).filter(|_| !before.contains_key(name)) {
+                before.insert(name.to_owned(), row.clone());
+            }
+        }
         for change in changes {
             match change {
                 Change::InsertService { head, rules, .. } => {
                     self.note(format_args!("stored: service {} is new", head.name));
-                    let row = Row { head: head.clone(), rules: Arc::clone(rules), replicas: BTreeMap::new() };
-                    self.services.insert(head.name.clone(), row);
+                    self.services.insert(head.name.clone(), Row::new(head, rules));
+                }
+                Change::InsertVersion { service, version, rules, .. } => {
+                    self.note(format_args!("stored: version {version} of {service}"));
+                    if let Some(row) = self.services.get_mut(service) {
+                        row.versions.insert(*version, Arc::clone(rules));
+                    }
+                }
+                Change::DeleteVersion { service, version } => {
+                    self.note(format_args!("stored: version {version} of {service} is forgotten"));
+                    if let Some(row) = self.services.get_mut(service) {
+                        row.versions.remove(version);
+                    }
                 }
                 Change::UpdateService(head) => self.update_head(head),
                 Change::DeleteService { name } => {
@@ -146,6 +156,9 @@ impl Ledger {
                     }
                 }
             }
+        }
+        for (name, row) in before {
+            self.check_ends(&name, &row);
         }
         self.check_target();
         self.check_ports();
@@ -185,10 +198,6 @@ impl Ledger {
             if status == ReplicaStatus::Ready && self.passing.as_ref() != Some(uid) {
                 self.break_rule(I::ReadyByProbe, format!("{uid} became READY without one"));
             }
-            let is_ended = before.is_some_and(ReplicaStatus::is_alive) && !status.is_alive();
-            if is_ended && !self.harmed.contains(uid) {
-                self.break_rule(I::HealthyIsLeftAlone, format!("{uid} became {status}: {reason}"));
-            }
         }
         if replica.operation.is_some_and(|operation| operation.kind == OperationKind::Launch) {
             self.launch_decided.insert(uid.clone());
@@ -207,13 +216,57 @@ impl Ledger {
 
     fn check_target(&mut self) {
         let over = self.services.values().find_map(|row| {
-            let alive = row.replicas.values().filter(|replica| replica.status.is_alive()).count();
-            let target = if row.head.shutdown.is_some() { 0 } else { row.rules.replicas as usize };
-            (alive > target).then(|| format!("{} has {alive} alive, its target is {target}", row.head.name))
+            let (alive, target) = (row.alive().count(), row.target());
+            let most = target + usize::from(row.is_updating());
+            (alive > most).then(|| format!("{} has {alive} alive, its target is {target}", row.head.name))
         });
         if let Some(detail) = over {
             self.break_rule(I::NeverMoreThanTarget, detail);
         }
+    }
+
+    /// Of the replicas that nothing happened to, which ones a transaction ended, and whether it might.
+    fn check_ends(&mut self, name: &str, before: &Row) {
+        let Some(after) = self.services.get(name) else { return };
+        let is_ended = |replica: &&Replica| {
+            let now = after.replicas.get(&replica.id);
+            !now.is_some_and(|now| now.status.is_alive()) && !self.harmed.contains(&replica.uid)
+        };
+        let ended: Vec<&Replica> = before.alive().filter(is_ended).collect();
+        // One of another version that never served is missed by nobody.
+        let ours: Vec<&&Replica> =
+            ended.iter().filter(|replica| replica.first_ready_at.is_some() || after.is_newest(replica)).collect();
+        let Some(first) = ours.first() else { return };
+        let (target, ready) = (after.target(), after.ready().count());
+        let uid = &first.uid;
+        let too_many = before.alive().count().saturating_sub(target);
+        let shrinks = target < before.target();
+        let is_replaced = shrinks || after.is_newest(first) || after.ready().any(|replica| after.is_newest(replica));
+        let serves = ended.iter().any(|replica| replica.status == ReplicaStatus::Ready);
+        let needed = before.ready().count().min(target);
+        let broken = if serves && ready < needed {
+            Some((I::UpdateNeverReducesService, format!("{uid} is ended, {ready} are READY, {needed} are needed")))
+        } else if ours.len() > too_many || !is_replaced {
+            Some((I::HealthyIsLeftAlone, format!("{uid} is ended, {too_many} were too many")))
+        } else {
+            None
+        };
+        if let Some((invariant, detail)) = broken {
+            self.break_rule(invariant, detail);
+        }
+    }
+}
+
+/// The service that a change is about.
+fn service_of(change: &Change) -> &str {
+    match change {
+        Change::InsertService { head, .. } | Change::UpdateService(head) => &head.name,
+        Change::DeleteService { name } => name,
+        Change::InsertVersion { service, .. }
+        | Change::DeleteVersion { service, .. }
+        | Change::InsertReplica { service, .. }
+        | Change::UpdateReplica { service, .. }
+        | Change::DeleteReplica { service, .. } => service,
     }
 }
 
@@ -283,7 +336,8 @@ mod tests {
     fn an_id_that_comes_again_is_noticed() {
         let ledger = SharedLedger::new(Boundaries::default(), None);
         let listen = SocketAddr::from(([127, 0, 0, 1], 30_001));
-        let mut service = Service::new("svc".to_owned(), 1, listen, crate::user::rules(1), Timestamp(1));
+        let mut service =
+            Service::new("svc".to_owned(), 1, listen, crate::user::rules(1, crate::user::RUN), Timestamp(1));
         let insert = Change::InsertService {
             head: service.head.clone(),
             rules: Arc::clone(&service.rules),

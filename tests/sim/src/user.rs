@@ -6,6 +6,7 @@ use crate::world::World;
 use skyserve_controller::core::{Core, RequestError};
 use skyserve_model::{LaunchTemplate, OperationKind, ProbeRules, ReplicaId, ReplicaUid, Timestamp, VersionRules};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +17,13 @@ pub(crate) enum Answer {
     Lost,
 }
 
+/// What replicas run that serve.
+pub(crate) const RUN: &str = "serve";
+/// What replicas run that never become ready.
+pub(crate) const BROKEN: &str = "broken";
+
 /// What a user's YAML asks for.
-pub(crate) fn rules(replicas: u32) -> VersionRules {
+pub(crate) fn rules(replicas: u32, run: &str) -> VersionRules {
     VersionRules {
         replicas,
         probe: ProbeRules {
@@ -31,7 +37,7 @@ pub(crate) fn rules(replicas: u32) -> VersionRules {
         },
         launch: LaunchTemplate {
             setup: None,
-            run: Some("serve".to_owned()),
+            run: Some(run.to_owned()),
             envs: BTreeMap::new(),
             secrets: BTreeMap::new(),
             port: 8080,
@@ -60,10 +66,10 @@ impl World {
         let taken = self.ledger.get().ports_taken.clone();
         let answer = self.ask(&format!("up {name}, {replicas} replicas"), |core, now| {
             let free = |address: std::net::SocketAddr| !taken.contains(&address.port());
-            core.up(name, rules(replicas), "the YAML".to_owned(), &free, now).map(drop)
+            core.up(name, rules(replicas, RUN), "the YAML".to_owned(), &free, now).map(drop)
         })?;
         if answer == Answer::Done {
-            self.wanted.insert(name.to_owned(), replicas);
+            self.wanted.insert(name.to_owned(), Arc::new(rules(replicas, RUN)));
         }
         self.learn_fate(name, &answer);
         // Between the check of a port and the load balancer's use of it, anybody may take it.
@@ -71,6 +77,27 @@ impl World {
         if let Some(port) = listen.filter(|_| self.random.per_mille(self.faults.port_taken)) {
             self.ledger.get().ports_taken.insert(port);
         }
+        self.flush()?;
+        self.check()?;
+        Ok(answer)
+    }
+
+    /// `expected` is the version that the user has seen.
+    pub(crate) fn update(
+        &mut self,
+        name: &str,
+        rules: VersionRules,
+        expected: Option<u64>,
+    ) -> Result<Answer, Violation> {
+        let (replicas, run) = (rules.replicas, rules.launch.run.clone().unwrap_or_default());
+        let asked = rules.clone();
+        let what = format!("update {name}, {replicas} replicas that run `{run}`, after version {expected:?}");
+        let answer =
+            self.ask(&what, |core, now| core.update(name, asked, "another YAML".to_owned(), expected, now).map(drop))?;
+        if answer == Answer::Done {
+            self.wanted.insert(name.to_owned(), Arc::new(rules));
+        }
+        self.learn_fate(name, &answer);
         self.flush()?;
         self.check()?;
         Ok(answer)
@@ -151,9 +178,9 @@ impl World {
             .services
             .get(name)
             .filter(|row| row.head.shutdown.is_none())
-            .map(|row| row.rules.replicas);
+            .map(|row| Arc::clone(row.rules()));
         match stored {
-            Some(replicas) => self.wanted.insert(name.to_owned(), replicas),
+            Some(rules) => self.wanted.insert(name.to_owned(), rules),
             None => self.wanted.remove(name),
         };
     }

@@ -10,12 +10,13 @@ use crate::invariants::{Invariant as I, Violation};
 use crate::provider::{Provider, Turn};
 use crate::store::{Disk, SharedLedger, SimStore};
 use skyserve_controller::core::{Core, CoreOptions, Held, Input};
-use skyserve_model::{Observation, ReplicaUid, Timestamp};
+use skyserve_model::{LaunchSpec, Observation, ReplicaUid, Timestamp, VersionRules};
 use skyserve_recovery::{Opened, SqliteStore};
 use skyserve_routes::RouteTable;
 use skyserve_routes::report::Report;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// Times a second that the core may ask to be woken, with all its services, before it is a busy loop:
@@ -82,8 +83,10 @@ pub(crate) struct World {
     pub(crate) numbered: u64,
     /// Whether the load balancer is asked soon (or late); nothing while it is not to be asked at all.
     pub(crate) report_due: Option<bool>,
-    /// Services that users were told they have, with the number of replicas.
-    pub(crate) wanted: BTreeMap<String, u32>,
+    /// Services that users were told they have, with what they ask for.
+    pub(crate) wanted: BTreeMap<String, Arc<VersionRules>>,
+    /// What each replica was launched with.
+    pub(crate) launched: BTreeMap<ReplicaUid, LaunchSpec>,
     pub(crate) clock_was_set: bool,
     pub(crate) first_epoch: Option<u64>,
     pub(crate) counts: Counts,
@@ -114,6 +117,7 @@ impl World {
             numbered: 0,
             report_due: None,
             wanted: BTreeMap::new(),
+            launched: BTreeMap::new(),
             clock_was_set: false,
             first_epoch: None,
             counts: Counts::default(),

@@ -1,5 +1,5 @@
 //! A crash before and after every boundary (durable write, provider call, publication) of a service's
-//! life: up → READY → a replica dies → it is replaced → one is taken down → down.
+//! life: up → scale up → update → a replica of the old version dies meanwhile → one is taken down → scale down → down.
 
 use skyserve_sim::{CrashPoint, Plan, Random, Side, Tally, is_replay, seeds};
 

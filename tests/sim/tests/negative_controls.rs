@@ -4,9 +4,9 @@ use skyserve_sim::{Bug, CrashPoint, Invariant, Plan, Run, Side, run};
 use std::collections::BTreeSet;
 
 /// Seeds in which a bug must show itself.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 120;
 
-const CONTROLS: [(Bug, Invariant); 18] = [
+const CONTROLS: [(Bug, Invariant); 20] = [
     (Bug::StoreForgets, Invariant::StoredIsRead),
     (Bug::StoreIgnoresEpoch, Invariant::OneWriter),
     (Bug::DriverLaunchesFirst, Invariant::LaunchIsDecidedFirst),
@@ -23,6 +23,8 @@ const CONTROLS: [(Bug, Invariant); 18] = [
     (Bug::AnswersBeforeStoring, Invariant::AcknowledgedIsKept),
     (Bug::RecoveryRaisesTarget, Invariant::NeverMoreThanTarget),
     (Bug::RecoveryForgetsIds, Invariant::Converges),
+    (Bug::RecoveryTakesStartingForReady, Invariant::UpdateNeverReducesService),
+    (Bug::DriverLaunchesNewest, Invariant::LaunchedAsItsVersion),
     (Bug::BalancerHidesRequests, Invariant::DrainsFirst),
     (Bug::BalancerClaimsToListen, Invariant::EndpointIsTrue),
 ];
@@ -30,7 +32,7 @@ const CONTROLS: [(Bug, Invariant); 18] = [
 /// A service's life with a crash somewhere, and a random run, in turn.
 fn plan(seed: u64, bug: Bug) -> Plan {
     let crash =
-        CrashPoint { boundary: seed * 7 % 25, side: if seed.is_multiple_of(4) { Side::Before } else { Side::After } };
+        CrashPoint { boundary: seed * 7 % 60, side: if seed.is_multiple_of(4) { Side::Before } else { Side::After } };
     let mut plan = if seed.is_multiple_of(2) { Plan::life(seed, &[crash]) } else { Plan::random(seed) };
     // What several of the bugs need to show themselves.
     plan.faults.call_slow = 500;

@@ -5,10 +5,11 @@
 mod calls;
 mod decisions;
 mod failures;
-mod fixture;
+pub(crate) mod fixture;
 mod observations;
 mod probes;
 mod properties;
 mod rows;
 mod statuses;
+mod updates;
 mod waking;

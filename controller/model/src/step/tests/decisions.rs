@@ -171,7 +171,7 @@ fn the_least_far_in_their_life_go_first_and_of_those_the_newest() {
         fixture.service.rules = std::sync::Arc::new(rules.clone());
         let before: Vec<u64> = fixture.service.alive().map(|replica| replica.id.0).collect();
         let mut edit = crate::edit::Edit::new(&mut fixture.service);
-        crate::step::scale(&mut edit, fixture.now);
+        crate::step::reconcile::scale(&mut edit, fixture.now);
         let after: Vec<u64> = fixture.service.alive().map(|replica| replica.id.0).collect();
         order.extend(before.into_iter().filter(|id| !after.contains(id)));
     }

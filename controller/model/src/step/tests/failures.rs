@@ -61,7 +61,7 @@ fn launching_is_given_up_when_the_commands_fail_again_and_again_before_any_was_r
     assert_eq!(
         reason,
         "5 replicas in a row failed before any was ready, so no more are launched; the last, replica 5: it exited with \
-         code 3 after 12 s. Read its log, mend what is wrong, then take the service down and up again"
+         code 3 after 12 s. Read its log, mend what is wrong, then `update` the service"
     );
     fixture.called(last, OperationKind::Terminate);
     assert_eq!(fixture.service.wake_at(fixture.now), None);

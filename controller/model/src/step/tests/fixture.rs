@@ -7,12 +7,13 @@ use crate::{
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub(super) const START: Timestamp = Timestamp(1_000_000);
 pub(super) const INITIAL_DELAY_MS: u64 = 20_000;
 pub(super) const FAILURE_THRESHOLD_MS: u64 = 9_000;
 
-pub(super) fn rules(replicas: u32) -> VersionRules {
+pub(crate) fn rules(replicas: u32) -> VersionRules {
     VersionRules {
         replicas,
         probe: ProbeRules {
@@ -44,6 +45,13 @@ pub(super) fn rules(replicas: u32) -> VersionRules {
         stream_timeout_ms: 120_000,
         resources: "1x()".to_owned(),
     }
+}
+
+/// What a version asks for whose replicas run `run`.
+pub(crate) fn runs(run: &str, replicas: u32) -> VersionRules {
+    let mut rules = rules(replicas);
+    rules.launch.run = Some(run.to_owned());
+    rules
 }
 
 pub(super) fn address(host: u8) -> SocketAddr {
@@ -99,7 +107,7 @@ impl Fixture {
         replica.operation = match status {
             ReplicaStatus::Pending | ReplicaStatus::Provisioning => replica.operation,
             status if status.is_alive() => None,
-            _ => Some(super::super::terminate_at(START, false)),
+            _ => Some(super::super::decisions::terminate_at(START, false)),
         };
         if matches!(status, ReplicaStatus::Ready | ReplicaStatus::NotReady) {
             replica.first_ready_at = Some(START);
@@ -181,6 +189,15 @@ impl Fixture {
     /// Ids of the replicas whose call of `kind` is due.
     pub(super) fn due(&self, kind: OperationKind) -> Vec<u64> {
         self.service.due(kind, self.now).map(|replica| replica.id.0).collect()
+    }
+
+    pub(super) fn update(&mut self, rules: VersionRules) -> Vec<Change> {
+        self.apply(&Event::Update { rules: Arc::new(rules), source: "the YAML".to_owned() })
+    }
+
+    /// Ids of the replicas with this status.
+    pub(super) fn with(&self, status: ReplicaStatus) -> Vec<u64> {
+        self.service.replicas.values().filter(|replica| replica.status == status).map(|replica| replica.id.0).collect()
     }
 
     pub(super) fn terminate(&mut self, id: u64, purge: bool) -> Vec<Change> {

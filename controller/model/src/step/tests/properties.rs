@@ -1,11 +1,12 @@
 //! What holds after any sequence of events, sensible or not.
 
-use super::fixture::{Fixture, address, ended, preempted, running};
+use super::fixture::{Fixture, address, ended, preempted, rules, running, runs};
 use crate::{
     CallFailure, Event, OperationKind, Phase, ReplicaId, ReplicaStatus, ReplicaUid, Service, Stage, Timestamp, step,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 fn phase() -> impl Strategy<Value = Phase> {
     prop_oneof![
@@ -39,7 +40,17 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::EndpointListens),
         1 => Just(Event::EndpointMoves { listen: address(77) }),
         2 => (id(), any::<bool>()).prop_map(|(replica, purge)| Event::TerminateReplica { replica, purge }),
+        2 => update(),
     ]
+}
+
+/// One of a few versions, so that later ones may be as earlier ones were.
+fn update() -> impl Strategy<Value = Event> {
+    (0..5u32, 0..3u64, any::<bool>()).prop_map(|(replicas, run, patient)| {
+        let mut rules = if run == 0 { rules(replicas) } else { runs(&format!("serve {run}"), replicas) };
+        rules.probe.initial_delay_ms *= if patient { 2 } else { 1 };
+        Event::Update { rules: Arc::new(rules), source: String::new() }
+    })
 }
 
 /// How many replicas; events, each with the time that passes before it; and perhaps after which of them
@@ -71,10 +82,28 @@ fn check_waking(fixture: &Fixture) {
     assert_eq!(due(service, before_waking), due(service, now), "a call falls due before {wake_at:?}");
 }
 
+/// Of the replicas that were READY, none is ended by ourselves unless as many are READY as there should be.
+fn check_service_is_kept(fixture: &Fixture, event: &Event, was_ready: &BTreeSet<ReplicaId>) {
+    let service = &fixture.service;
+    let ended =
+        |id: &&ReplicaId| service.replicas.get(id).is_some_and(|replica| replica.status == ReplicaStatus::ShuttingDown);
+    let ended: Vec<&ReplicaId> = was_ready.iter().filter(ended).collect();
+    if ended.is_empty() || matches!(event, Event::TerminateReplica { .. }) {
+        return;
+    }
+    let ready = service.ready().count();
+    assert!(ready >= was_ready.len().min(service.target()), "{event:?} ended {ended:?}, {ready} are READY");
+}
+
 fn check_state(fixture: &Fixture) {
     let service = &fixture.service;
     let alive = service.alive().count();
-    assert!(alive <= service.target(), "{alive} replicas are alive, the target is {}", service.target());
+    let most = service.target() + if service.is_updating() { crate::limits::SURGE } else { 0 };
+    assert!(alive <= most, "{alive} replicas are alive, the target is {}", service.target());
+    let head = &service.head;
+    assert!(head.proven.is_none() || !head.ever_ready, "{:?} although the newest was ready", head.proven);
+    let in_use = service.versions_in_use();
+    assert!(service.earlier.keys().all(|version| in_use.contains(version)), "{:?} are kept", service.earlier.keys());
     for replica in service.replicas.values() {
         let intent = replica.operation.map(|operation| operation.kind);
         if replica.status.is_alive() {
@@ -111,6 +140,7 @@ proptest! {
             };
             let was_ready: BTreeSet<ReplicaId> = fixture.service.ready().map(|replica| replica.id).collect();
             fixture.apply(&event);
+            check_service_is_kept(&fixture, &event, &was_ready);
             for replica in fixture.service.replicas.values().filter(|replica| !known.contains(&replica.id)) {
                 let orphan = replica.status == ReplicaStatus::Unknown;
                 prop_assert!(launched.insert(replica.id) || orphan, "id {} is used twice", replica.id);

@@ -156,7 +156,7 @@ fn service_in(status: S) -> Option<(Fixture, Option<&'static str>)> {
                 }
             });
             let reason = "5 replicas in a row failed before any was ready, so no more are launched; the last, replica 5: \
-                          it exited with code 3 after 12 s. Read its log, mend what is wrong, then take the service down and up again";
+                          it exited with code 3 after 12 s. Read its log, mend what is wrong, then `update` the service";
             (fixture, Some(reason))
         }
         S::FailedCleanup => {
