@@ -216,13 +216,13 @@ impl Api {
         }
         // One that does not exist is said so before anything about its YAML.
         self.find(name)?;
-        let rules = if is_plan { judge_task(&update.up)? } else { self.judge(&update.up)? };
+        let rules = if is_plan { judge_task(&update.up, self.target)? } else { self.judge(&update.up)? };
         Ok((update, rules))
     }
 
     /// The rules of what was asked for, whose files have been uploaded.
     fn judge(&self, up: &UpRequest) -> Result<VersionRules, Failure> {
-        let rules = judge_task(up)?;
+        let rules = judge_task(up, self.target)?;
         match up.bundle.as_deref().filter(|digest| !bundles::exists(&self.home, digest)) {
             Some(digest) => Err(bad_request(format!("Bundle {digest} was not uploaded: run the command again."))),
             None => Ok(rules),
@@ -276,7 +276,7 @@ async fn read_json<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T,
     serde_json::from_slice(&body.to_bytes()).map_err(|error| bad_request(error.to_string()))
 }
 
-fn judge_task(up: &UpRequest) -> Result<VersionRules, Failure> {
+fn judge_task(up: &UpRequest, target: Target) -> Result<VersionRules, Failure> {
     validate_service_name(&up.name).map_err(|error| bad_request(error.to_string()))?;
     if up.name.len() > NAME_BYTES_MAX {
         let bytes = up.name.len();
@@ -284,12 +284,7 @@ fn judge_task(up: &UpRequest) -> Result<VersionRules, Failure> {
             "The service name has {bytes} bytes, at most {NAME_BYTES_MAX} fit: choose a shorter one."
         )));
     }
-    let options = LoadOptions {
-        command: Command::ServeUp,
-        envs: up.envs.clone(),
-        secrets: up.secrets.clone(),
-        target: self.target,
-    };
+    let options = LoadOptions { command: Command::ServeUp, envs: up.envs.clone(), secrets: up.secrets.clone(), target };
     let loaded = skyserve_spec::load(up.source.as_bytes(), &up.file_name, &options)
         .map_err(|error| bad_request(error.to_string()))?;
     if !loaded.refusals.is_empty() {

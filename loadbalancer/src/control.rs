@@ -259,15 +259,12 @@ impl Control {
     }
 
     fn start_draining(&mut self) -> Drain {
-        let until = if self.has_successor { "another load balancer has taken over" } else { "no request comes any more" };
+        let until =
+            if self.has_successor { "another load balancer has taken over" } else { "no request comes any more" };
         tracing::info!("draining: serving on until {until}");
         self.gauge.start_draining();
         self.listeners.supervisor().stopping();
-        Drain {
-            deadline_ms: now_ms() + self.limits.drain_ms_max,
-            table: self.table.in_force(),
-            succeeded_ms: None,
-        }
+        Drain { deadline_ms: now_ms() + self.limits.drain_ms_max, table: self.table.in_force(), succeeded_ms: None }
     }
 
     fn is_drained(&self, drain: &mut Drain) -> bool {

@@ -72,8 +72,11 @@ pub const RUNTIME_DIR_VARIABLE: &str = "SKYSERVE_RUNTIME_DIR";
 
 /// The controller's configuration in its pod.
 pub const CONFIG_PATH: &str = "/etc/skyserve/config.yaml";
-/// The runtime folder in a pod: sockets and whatever belongs to this pod alone, on no volume that another may mount.
-pub const RUNTIME_DIR: &str = "/run/skyserve";
+/// Where a pod keeps what belongs to it alone, on no volume that another may mount. The mount itself is the node's
+/// root's.
+pub const RUNTIME_MOUNT: &str = "/run/skyserve";
+/// The runtime folder in a pod: init makes it, so it is ours.
+pub const RUNTIME_DIR: &str = "/run/skyserve/own";
 /// The home in a pod: the volume.
 pub const HOME_DIR: &str = "/home/sky";
 

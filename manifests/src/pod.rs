@@ -6,7 +6,7 @@ use crate::input::{ControllerInput, Texts, texts};
 use crate::names::{
     CONFIG_PATH, CONFIG_VARIABLE, CONTROLLER_VARIABLE, HIGH_AVAILABILITY_VARIABLE, HOME_DIR, IMAGE_VARIABLE,
     METRICS_PORT, NAMESPACE_VARIABLE, NODE_IP_VARIABLE, POD_IP_VARIABLE, POD_UID_VARIABLE, POD_VARIABLE, RUNTIME_DIR,
-    RUNTIME_DIR_VARIABLE,
+    RUNTIME_DIR_VARIABLE, RUNTIME_MOUNT,
 };
 use crate::quantity::Amounts;
 use k8s_openapi::api::core::v1::{
@@ -173,7 +173,7 @@ pub(crate) fn container(input: &ControllerInput, ours: Ours<'_>) -> Container {
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(vec![
             mount(HOME_VOLUME, HOME_DIR),
-            mount("run", RUNTIME_DIR),
+            mount("run", RUNTIME_MOUNT),
             mount("tmp", "/tmp"),
             VolumeMount { read_only: Some(true), ..mount(CONFIG_VOLUME, config_dir()) },
         ]),
