@@ -27,6 +27,7 @@ pub(crate) fn service(
         version: head.version.0,
         status: service.status().name().to_owned(),
         status_reason: problem.or_else(|| service.status_reason()).or_else(note),
+        rollout: rollout(service).to_owned(),
         ready_since_ms: head.ready_since.map(|moment| moment.0),
         created_at_ms: head.created_at.0,
         endpoint,
@@ -36,6 +37,14 @@ pub(crate) fn service(
         load_balancing_policy: service.rules.load_balancing_policy.clone(),
         requested_resources: service.rules.resources.clone(),
         replicas: service.replicas.values().map(|one| replica(one, service, infra)).collect(),
+    }
+}
+
+fn rollout(service: &Service) -> &'static str {
+    match (&service.head.given_up, service.is_updating()) {
+        (Some(_), _) => "failed",
+        (None, true) => "under_way",
+        (None, false) => "done",
     }
 }
 

@@ -12,7 +12,7 @@ const CLIENTS: usize = 8;
 const REQUESTS_BETWEEN_KILLS: usize = 20;
 
 /// Runs `disturb` under the tests' own load and, where it is installed, oha's besides.
-fn under_load(endpoint: &str, disturb: impl FnOnce()) -> Outcomes {
+pub fn under_load(endpoint: &str, disturb: impl FnOnce()) -> Outcomes {
     let load = Load::start(endpoint, CLIENTS);
     let oha = Oha::installed().then(|| Oha::start(endpoint, CLIENTS));
     disturb();

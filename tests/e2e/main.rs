@@ -16,5 +16,6 @@ mod processes;
 mod random_moments;
 mod replicas;
 mod scripts;
+mod updates;
 mod wait;
 mod walkthrough;

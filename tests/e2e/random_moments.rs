@@ -1,7 +1,7 @@
-//! The runtime is killed whole at a random moment of `up`, of a replica's replacement and of `down`,
+//! The runtime is killed whole at a random moment of `up`, of a replica's replacement, of `update` and of `down`,
 //! then started again: nothing is lost, doubled or orphaned.
 //!
-//! `SEED=n` runs one seed; `MOMENTS=n` sets how many seeds run (default 9, in CI 50).
+//! `SEED=n` runs one seed; `MOMENTS=n` sets how many seeds run (default 12, in CI 50).
 
 use crate::home::{TestHome, binary};
 use crate::posts;
@@ -16,6 +16,7 @@ use std::time::Duration;
 enum During {
     Up,
     Replacement,
+    Update,
     Down,
 }
 
@@ -25,19 +26,20 @@ impl During {
         match self {
             Self::Up => 600,
             Self::Replacement => 700,
+            Self::Update => 1_500,
             Self::Down => 150,
         }
     }
 }
 
-fn yaml(home: &TestHome) -> std::path::PathBuf {
+fn yaml(home: &TestHome, version: u64) -> std::path::PathBuf {
     // Each replica notes its start: a replica that is started twice shows.
     let starts = home.path().join("starts");
     home.yaml(
         "web.yaml",
         &format!(
             "service:\n  readiness_probe: /\n  replicas: 2\nresources:\n  ports: 8080\nenvs:\n  STARTS: {}\n\
-             run: |\n  echo $SKYPILOT_SERVE_REPLICA_ID >> $STARTS\n  exec python3 -m http.server 8080 --bind 0.0.0.0\n",
+             run: |\n  # {version}\n  echo $SKYPILOT_SERVE_REPLICA_ID >> $STARTS\n  exec python3 -m http.server 8080 --bind 0.0.0.0\n",
             starts.display()
         ),
     )
@@ -67,10 +69,10 @@ fn assert_replicas_and_shims_agree(home: &TestHome) {
 
 fn one(seed: u64) {
     let home = TestHome::new();
-    let during = [During::Up, During::Replacement, During::Down][(seed % 3) as usize];
+    let during = [During::Up, During::Replacement, During::Update, During::Down][(seed % 4) as usize];
     let moment = Duration::from_millis(random(seed) % during.window_ms());
     println!("seed {seed}: killed {moment:?} into {during:?}");
-    let yaml = yaml(&home);
+    let yaml = yaml(&home, 1);
     match during {
         During::Up => {
             let mut up = spawn(&home, &["up", "-y", "-n", "web", yaml.to_str().unwrap()]);
@@ -93,6 +95,26 @@ fn one(seed: u64) {
             std::thread::sleep(moment);
             home.kill_runtime();
             restart(&home);
+            settled(&home);
+        }
+        During::Update => {
+            home.up("web", &yaml);
+            home.wait_for_ready_replicas("web", 2);
+            let next = self::yaml(&home, 2);
+            let mut update = spawn(&home, &["update", "-y", "web", next.to_str().unwrap()]);
+            std::thread::sleep(moment);
+            home.kill_runtime();
+            let accepted = update.wait().unwrap().success();
+            restart(&home);
+            let version = home.service("web").unwrap()["version"].as_u64().unwrap();
+            assert!(version == 2 || !accepted, "an update that was acknowledged is lost: version {version}");
+            wait::until("the version that was asked for", || {
+                let service = home.service("web").unwrap_or_default();
+                let replicas = service["replicas"].as_array().cloned().unwrap_or_default();
+                let done = service["rollout"] == "done" && replicas.len() == 2;
+                let all = replicas.iter().all(|replica| replica["version"] == version && replica["status"] == "READY");
+                if done && all { Ok(()) } else { Err(format!("{service:#}")) }
+            });
             settled(&home);
         }
         During::Down => {
@@ -134,7 +156,7 @@ fn a_runtime_killed_at_a_random_moment_loses_doubles_and_orphans_nothing() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     match number("SEED") {
         Some(seed) => one(seed),
-        None => (0..number("MOMENTS").unwrap_or(9)).for_each(one),
+        None => (0..number("MOMENTS").unwrap_or(12)).for_each(one),
     }
 }
 

@@ -120,6 +120,10 @@ pub struct ServiceView {
     /// SkyServe's service status, such as `READY`.
     pub status: String,
     pub status_reason: Option<String>,
+    /// How far the newest version is: `done`, `under_way` (replicas of another are still to be replaced) or `failed`
+    /// (launching it was given up; what served before goes on).
+    #[serde(default)]
+    pub rollout: String,
     /// Since when a replica has been ready without a break.
     pub ready_since_ms: Option<u64>,
     pub created_at_ms: u64,

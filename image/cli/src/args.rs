@@ -86,7 +86,7 @@ Examples:
 
 If services exist but their runtime is not running (say after a reboot), it is started again.
 
-`-o json` prints {\"services\": [...]}. A service has: name, version, status, status_reason,
+`-o json` prints {\"services\": [...]}. A service has: name, version, status, status_reason, rollout,
 ready_since_ms, created_at_ms, endpoint, endpoint_listens, replicas_ready, replicas_wanted,
 load_balancing_policy, requested_resources, replicas. A replica has: id, uid, version, endpoint,
 launched_at_ms, first_ready_at_ms, infra, resources, status, status_reason. Unknown values are null
@@ -140,9 +140,19 @@ Examples:
 
 It follows from ~/.sky/config.yaml alone, and nothing is made. `up` adds to each object that the controller owns it.")]
     Manifests(ManifestsArgs),
-    /// Change a running service (not available in this version)
-    #[command(hide = true)]
-    Update(AnyArgs),
+    /// Change a running service, without a failed request
+    #[command(after_help = "\
+Examples:
+  # Another YAML: see what it changes, and agree to it
+  skyserve update my-service service.yaml
+  # Ask nothing, and wait until every replica is of the new version
+  skyserve update my-service service.yaml -y --wait
+
+Only what the YAML changes is done. Another number of replicas, another readiness probe, policy or timeout restarts
+no replica. Anything else replaces them one after the other: a new one is launched, and an old one goes, after its
+requests, once a new one is READY. A version whose replicas fail takes nothing from the one that serves; `status`
+says why it failed. Any later `update`, also back to the earlier YAML, takes its place.")]
+    Update(UpdateArgs),
 }
 
 /// The parts of the runtime, started by each other and by container images.
@@ -202,6 +212,34 @@ pub(crate) struct UpArgs {
     /// Return once the service is ready, or with exit code 1 when it has failed
     #[arg(long)]
     pub(crate) wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    /// The service
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Its YAML file from now on
+    #[arg(value_name = "YAML")]
+    pub(crate) yaml: PathBuf,
+    #[command(flatten)]
+    pub(crate) overrides: OverrideArgs,
+    /// How the new version takes the old one's place
+    #[arg(long, value_enum, default_value = "rolling")]
+    pub(crate) mode: Mode,
+    /// Ask nothing
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Return once every replica is of the new version and READY, or with exit code 1 when it has failed
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    Rolling,
+    #[value(name = "blue_green")]
+    BlueGreen,
 }
 
 /// What sets or replaces the YAML's `envs` and `secrets`.

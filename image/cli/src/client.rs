@@ -11,8 +11,11 @@ mod transport;
 use crate::cluster::Remote;
 use exchange::{Body, Reply};
 use hyper::{Method, header};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use skyserve_api::{Changes, ControllerView, ErrorBody, JSON_BYTES_MAX, ReplicaView, ServiceView, UpRequest};
+use skyserve_api::{
+    Changes, ControllerView, ErrorBody, JSON_BYTES_MAX, ReplicaView, ServiceView, UpRequest, UpdatePlan, UpdateRequest,
+};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -211,16 +214,24 @@ impl Client {
         }
     }
 
+    /// What an update would change. `None`: there is no such service.
+    pub(crate) async fn plan_update(&self, request: &UpdateRequest) -> Result<Option<UpdatePlan>, ClientError> {
+        let path = format!("{}/plan", service_path(&request.up.name));
+        found(self.repeatable_with(Method::POST, &path, to_json(request)?).await)
+    }
+
+    /// Asks for another version of a service. Safe to repeat: one that is there already is not made again.
+    pub(crate) async fn update(&self, request: &UpdateRequest) -> Result<ServiceView, ClientError> {
+        self.repeatable_with(Method::PUT, &service_path(&request.up.name), to_json(request)?).await
+    }
+
     /// Asks for a new service. A lost reply is followed up: the service is then looked for, and the
     /// request repeated only if it is not there.
     ///
     /// `asked_at_ms` is a moment before this call, from [`Client::now_ms`]: a service of this name that was created
     /// since then, while our reply was lost, is ours.
     pub(crate) async fn create(&self, request: &UpRequest, asked_at_ms: u64) -> Result<Created, ClientError> {
-        let body = serde_json::to_vec(request).map_err(|error| ClientError::NotUnderstood(error.to_string()))?;
-        if body.len() > JSON_BYTES_MAX {
-            return Err(ClientError::TooLarge { bytes: body.len() });
-        }
+        let body = to_json(request)?;
         let deadline = Instant::now() + self.retry_for;
         let mut may_have_been_created = false;
         loop {
@@ -276,6 +287,19 @@ impl Client {
         exchange::exchange(&self.transport, Method::GET, path, Body::None, ANSWER_WITHIN).await
     }
 
+    async fn repeatable_with<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, ClientError> {
+        self.retry(async || {
+            let body = Body::Json(body.clone());
+            understand(exchange::exchange(&self.transport, method.clone(), path, body, ANSWER_WITHIN).await?)
+        })
+        .await
+    }
+
     async fn retry<T>(&self, attempt: impl AsyncFn() -> Result<T, ClientError>) -> Result<T, ClientError> {
         let deadline = Instant::now() + self.retry_for;
         loop {
@@ -299,6 +323,11 @@ pub(crate) fn service_path(name: &str) -> String {
         })
         .collect();
     format!("/v1/services/{escaped}")
+}
+
+fn to_json(request: &impl Serialize) -> Result<Vec<u8>, ClientError> {
+    let body = serde_json::to_vec(request).map_err(|error| ClientError::NotUnderstood(error.to_string()))?;
+    if body.len() > JSON_BYTES_MAX { Err(ClientError::TooLarge { bytes: body.len() }) } else { Ok(body) }
 }
 
 fn found<T>(outcome: Result<T, ClientError>) -> Result<Option<T>, ClientError> {

@@ -9,6 +9,7 @@ mod status;
 mod summary;
 mod tear_down;
 mod up;
+mod update;
 
 use crate::bundle::BundleError;
 use crate::client::ClientError;
@@ -91,6 +92,7 @@ impl CommandError {
 pub(crate) async fn carry_out(context: &Context, action: Action, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let outcome = match action {
         Action::Up(command) => up::up(context, command, screen).await,
+        Action::Update(command) => update::update(context, &command, screen).await,
         Action::Status(command) => status::status(context, &command, screen).await,
         Action::Logs(command) => logs::logs(context, &command, screen).await,
         Action::Down(command) => down::down(context, &command, screen).await,

@@ -3,9 +3,10 @@
 
 use crate::args::{
     self, CheckArgs, CheckOutput, ControllerDownArgs, DownArgs, LogsArgs, ManifestsOutput, OverrideArgs, RoleCommand,
-    ServeCommand, Sky, SkyCommand, Skyserve, SkyserveCommand, StatusArgs, StatusOutput, UpArgs,
+    ServeCommand, Sky, SkyCommand, Skyserve, SkyserveCommand, StatusArgs, StatusOutput, UpArgs, UpdateArgs,
 };
 use clap::{CommandFactory, FromArgMatches};
+use skyserve_api::UpdateMode;
 use skyserve_scripts::RunId;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,7 @@ pub struct UserCommand {
 #[derive(Debug)]
 pub(crate) enum Action {
     Up(Up),
+    Update(Update),
     Status(Status),
     Logs(Logs),
     Down(Down),
@@ -72,6 +74,16 @@ pub(crate) struct Up {
     pub(crate) yaml: PathBuf,
     pub(crate) name: Option<String>,
     pub(crate) overrides: Overrides,
+    pub(crate) assume_yes: bool,
+    pub(crate) wait: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Update {
+    pub(crate) name: String,
+    pub(crate) yaml: PathBuf,
+    pub(crate) overrides: Overrides,
+    pub(crate) mode: UpdateMode,
     pub(crate) assume_yes: bool,
     pub(crate) wait: bool,
 }
@@ -247,18 +259,27 @@ fn serve_action(command: ServeCommand, called_as: &CalledAs) -> Result<Action, c
         ServeCommand::Down(typed) => Action::Down(down(typed)?),
         ServeCommand::Check(typed) => Action::Check(check(typed)),
         ServeCommand::Manifests(typed) => Action::Manifests { json: typed.output == ManifestsOutput::Json },
-        ServeCommand::Update(_) => Action::Refuse(format!(
-            "updating a running service is not possible in this version: take it down with `{}`, then start it \
-             again with `{}`",
-            called_as.command("down NAME"),
-            called_as.command("up YAML -n NAME")
-        )),
+        ServeCommand::Update(typed) => update(typed),
     })
 }
 
 fn up(typed: UpArgs) -> Up {
     let UpArgs { yaml, service_name, overrides: typed_overrides, yes, wait } = typed;
     Up { yaml, name: service_name, overrides: overrides(typed_overrides), assume_yes: yes, wait }
+}
+
+fn update(typed: UpdateArgs) -> Action {
+    let UpdateArgs { name, yaml, overrides: typed_overrides, mode, yes, wait } = typed;
+    let mode = match mode {
+        args::Mode::Rolling => UpdateMode::Rolling,
+        args::Mode::BlueGreen => UpdateMode::BlueGreen,
+    };
+    match mode.refusal() {
+        Some(refusal) => Action::Refuse(refusal.to_owned()),
+        None => {
+            Action::Update(Update { name, yaml, overrides: overrides(typed_overrides), mode, assume_yes: yes, wait })
+        }
+    }
 }
 
 fn overrides(typed: OverrideArgs) -> Overrides {
@@ -328,7 +349,7 @@ fn refuse_foreign(words: &[OsString]) -> Action {
     let typed = words.first().map_or_else(String::new, |word| word.to_string_lossy().into_owned());
     Action::Refuse(format!(
         "`sky {typed}` is not part of skyserve, which this `sky` is. It runs services: `sky serve \
-         up|status|logs|down|check`, and `sky down {CONTROLLER_NAME}`. For everything else, call SkyPilot's own `sky`"
+         up|update|status|logs|down|check`, and `sky down {CONTROLLER_NAME}`. For everything else, call SkyPilot's own `sky`"
     ))
 }
 

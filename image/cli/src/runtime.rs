@@ -227,6 +227,7 @@ fn last_known(routes: ServiceRoutes, reason: &str) -> ServiceView {
         status: "CONTROLLER_FAILED".to_owned(),
         status_reason: Some(reason.to_owned()),
         version: 0,
+        rollout: String::new(),
         ready_since_ms: None,
         created_at_ms: 0,
         endpoint: format!("{scheme}://{}", routes.listen),

@@ -3,6 +3,7 @@
 use crate::duration;
 use crate::output::{Style, printable};
 use skyserve_api::{ReplicaView, ServiceView};
+use std::collections::BTreeSet;
 
 /// Replicas shown without `-v`, as in SkyServe.
 const REPLICAS_SHOWN_MAX: usize = 10;
@@ -69,7 +70,7 @@ fn service_row(service: &ServiceView, look: Look) -> Vec<Cell> {
     let uptime = service.ready_since_ms.map(|since| seconds_since(since, look.now_ms));
     let mut row = vec![
         Cell::plain(&service.name),
-        Cell::plain(version(service.version)),
+        Cell::plain(versions(service)),
         Cell::plain(duration::exact(uptime)),
         Cell::painted(&service.status, look.style.service_status(&service.status)),
         Cell::plain(format!("{}/{}", service.replicas_ready, service.replicas_wanted)),
@@ -158,6 +159,16 @@ fn layout(header: &[&str], rows: Vec<Vec<Cell>>) -> String {
 
 fn seconds_since(moment_ms: u64, now_ms: u64) -> u64 {
     now_ms.saturating_sub(moment_ms) / 1000
+}
+
+/// As in SkyServe, the versions that serve; the newest while none does.
+fn versions(service: &ServiceView) -> String {
+    let ready = service.replicas.iter().filter(|replica| replica.status == "READY");
+    let serving: BTreeSet<u64> = ready.map(|replica| replica.version).filter(|version| *version > 0).collect();
+    if serving.is_empty() {
+        return version(service.version);
+    }
+    serving.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// 0 stands for a version that is not known (the controller, which knows, does not answer).

@@ -154,6 +154,7 @@ pub(crate) fn service(name: &str, status: &str) -> ServiceView {
         version: 1,
         status: status.to_owned(),
         status_reason: None,
+        rollout: "done".to_owned(),
         ready_since_ms: None,
         created_at_ms: 1_000,
         endpoint: "http://127.0.0.1:30001".to_owned(),

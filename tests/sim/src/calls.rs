@@ -23,8 +23,9 @@ const PUBLISH_RETRY_MS: u64 = 1_000;
 /// Longest time that a call takes, when it is slow.
 const CALL_MS_MAX: u64 = 40_000;
 /// Longest time until a list is read at the provider, and again until it arrives, when it is slow. Well below
-/// the initial delay of the simulated services: news that take longer than that are too late for anybody.
-const LIST_MS_MAX: u64 = 5_000;
+/// the initial delay of the simulated services, even when one fails and the next is asked for: news that take longer
+/// than that are too late for anybody.
+const LIST_MS_MAX: u64 = 3_000;
 
 /// A provider call under way.
 #[derive(Debug, Clone)]

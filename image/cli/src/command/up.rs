@@ -10,7 +10,7 @@ use super::{CommandError, Context, unless_interrupted};
 use crate::bundle::{self, Bundle};
 use crate::client::{Client, Created};
 use crate::controller::{self, Prepared};
-use crate::invocation::Up;
+use crate::invocation::{Overrides, Up};
 use crate::judge::{self, Judged};
 use crate::output::{Screen, Style, message, printable, warning};
 use crate::progress::{Progress, State};
@@ -21,6 +21,7 @@ use crate::watch::Watch;
 use skyserve_api::{ReplicaView, ServiceView, UpRequest};
 use skyserve_spec::{TaskSpec, make_service_name, validate_service_name};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,16 +35,31 @@ const LISTENS_ON_CLUSTER_WITHIN: Duration = Duration::from_secs(30);
 const UPLOAD_SHOWN_EVERY: Duration = Duration::from_millis(200);
 
 /// What has been read and judged.
-struct Plan {
-    name: String,
+pub(super) struct Plan {
+    pub(super) name: String,
     source: String,
     values: Values,
     task: TaskSpec,
-    bundle: Option<Bundle>,
+    pub(super) bundle: Option<Bundle>,
+}
+
+impl Plan {
+    /// The request for it; `yaml` is where it was read.
+    pub(super) fn request(&self, yaml: &Path) -> UpRequest {
+        UpRequest {
+            name: self.name.clone(),
+            source: self.source.clone(),
+            file_name: yaml.display().to_string(),
+            envs: self.values.envs.clone(),
+            secrets: self.values.secrets.clone(),
+            bundle: self.bundle.as_ref().map(|bundle| bundle.sha256.clone()),
+        }
+    }
 }
 
 pub(super) async fn up(context: &Context, command: Up, screen: &mut Screen<'_>) -> Result<(), CommandError> {
-    let plan = plan(context, &command)?;
+    let name = command.name.clone().unwrap_or_else(made_up_name);
+    let plan = plan(context, name, &command.yaml, &command.overrides)?;
     message(&summary(&plan.name, &plan.task, plan.bundle.as_ref(), Style::of_messages()));
     let prepared = controller::prepare(context).await?;
     confirm(&question(&plan.name, &prepared), command.assume_yes)?;
@@ -100,14 +116,10 @@ fn question(name: &str, prepared: &Prepared) -> String {
 }
 
 /// Reads and judges everything that can be judged from here.
-fn plan(context: &Context, command: &Up) -> Result<Plan, CommandError> {
-    let source = source::read_yaml(&command.yaml)?;
-    let values = source::read_values(&command.overrides, &source::environment())?;
-    let Judged { task, warnings } = judge::for_up(&source, &command.yaml, &values, context.placement.target())?;
-    let name = match &command.name {
-        Some(name) => name.clone(),
-        None => made_up_name(),
-    };
+pub(super) fn plan(context: &Context, name: String, yaml: &Path, overrides: &Overrides) -> Result<Plan, CommandError> {
+    let source = source::read_yaml(yaml)?;
+    let values = source::read_values(overrides, &source::environment())?;
+    let Judged { task, warnings } = judge::for_up(&source, yaml, &values, context.placement.target())?;
     validate_service_name(&name)?;
     let (_, config_warnings) = judge::config(&context.home)?;
     warnings.iter().chain(&config_warnings).for_each(|text| warning(text));
@@ -148,21 +160,13 @@ async fn create(
     if let Some(bundle) = &plan.bundle {
         upload(client, bundle, progress).await?;
     }
-    let request = UpRequest {
-        name: plan.name.clone(),
-        source: plan.source.clone(),
-        file_name: command.yaml.display().to_string(),
-        envs: plan.values.envs.clone(),
-        secrets: plan.values.secrets.clone(),
-        bundle: plan.bundle.as_ref().map(|bundle| bundle.sha256.clone()),
-    };
-    match client.create(&request, asked_at_ms).await? {
+    match client.create(&plan.request(&command.yaml), asked_at_ms).await? {
         Created::New(view) => Ok(*view),
         Created::NameTaken => Err(name_taken(context, &plan.name)),
     }
 }
 
-async fn upload(client: &Client, bundle: &Bundle, progress: &mut Progress) -> Result<(), CommandError> {
+pub(super) async fn upload(client: &Client, bundle: &Bundle, progress: &mut Progress) -> Result<(), CommandError> {
     let sent = Arc::new(AtomicU64::new(0));
     let mut uploading = std::pin::pin!(client.put_bundle(&bundle.sha256, &bundle.file, bundle.bytes, &sent));
     loop {
@@ -176,19 +180,18 @@ async fn upload(client: &Client, bundle: &Bundle, progress: &mut Progress) -> Re
 
 fn name_taken(context: &Context, name: &str) -> CommandError {
     CommandError::NameTaken(format!(
-        "service {name} already exists, and `update` cannot change a running service in this version. To run another \
-         YAML under this name, take it down first with `{}`; to start another service, give it another name with -n",
-        context.called_as.command(&format!("down {name}"))
+        "service {name} already exists. To change it, run `{}`; to start another service, give it another name with -n",
+        context.called_as.command(&format!("update {name} YAML"))
     ))
 }
 
 /// The service's next state.
-async fn next_view(watch: &mut Watch, name: &str) -> Result<ServiceView, CommandError> {
+pub(super) async fn next_view(watch: &mut Watch, name: &str) -> Result<ServiceView, CommandError> {
     let services = watch.next().await?;
     services.into_iter().find(|service| service.name == name).ok_or_else(|| vanished(name))
 }
 
-fn vanished(name: &str) -> CommandError {
+pub(super) fn vanished(name: &str) -> CommandError {
     CommandError::Refused(format!("service {name} was taken down while it was being waited for"))
 }
 
@@ -226,7 +229,7 @@ async fn until_ready(
 }
 
 /// The service and its replicas.
-fn states(view: &ServiceView) -> Vec<State> {
+pub(super) fn states(view: &ServiceView) -> Vec<State> {
     let replica = |replica: &ReplicaView| {
         State::new(format!("replica {}", replica.id), &replica.status, replica.status_reason.as_deref())
     };

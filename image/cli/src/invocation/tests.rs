@@ -64,16 +64,22 @@ fn the_walkthrough_of_the_existing_documentation_is_understood() {
 fn what_belongs_to_skypilot_is_answered_with_what_this_program_does() {
     for line in ["sky launch x.yaml", "sky jobs pool apply p.yaml", "sky status"] {
         let Action::Refuse(text) = action(line) else { panic!("{line}") };
-        assert!(text.contains("sky serve up|status|logs|down|check"), "{text}");
+        assert!(text.contains("sky serve up|update|status|logs|down|check"), "{text}");
     }
     let Action::Refuse(text) = action("sky down my-cluster") else { panic!() };
     assert!(text.contains("sky serve down my-cluster"), "{text}");
 }
 
 #[test]
-fn update_says_what_to_do_instead() {
-    let Action::Refuse(text) = action("skyserve update web new.yaml --mode rolling") else { panic!() };
-    assert!(text.contains("skyserve down NAME"), "{text}");
+fn update_takes_a_name_and_a_yaml_and_one_mode_so_far() {
+    for line in ["skyserve update web new.yaml -y --mode rolling --wait", "sky serve update web new.yaml --wait -y"] {
+        let Action::Update(update) = action(line) else { panic!("{line}") };
+        assert_eq!((update.name.as_str(), update.yaml.to_str()), ("web", Some("new.yaml")));
+        assert_eq!((update.mode, update.assume_yes, update.wait), (UpdateMode::Rolling, true, true));
+    }
+    let Action::Refuse(text) = action("skyserve update web new.yaml --mode blue_green") else { panic!() };
+    assert!(text.contains("blue_green") && text.contains("rolling"), "{text}");
+    assert!(usage_error("skyserve update web").contains("YAML"));
 }
 
 #[test]
@@ -147,7 +153,7 @@ fn help_shows_examples_in_the_form_that_was_called_and_hides_the_parts() {
     let sky = help("sky serve up --help");
     assert!(sky.contains("sky serve up service.yaml") && !sky.contains("skyserve up"), "{sky}");
     let overview = help("skyserve --help");
-    assert!(overview.contains("init") && !overview.contains("shim") && !overview.contains("update"), "{overview}");
+    assert!(overview.contains("init") && !overview.contains("shim"), "{overview}");
     assert_eq!(parsed("skyserve --version").unwrap_err().exit_code(), 0);
 }
 

@@ -42,6 +42,18 @@ fn services_and_replicas_are_shown_with_the_columns_of_skyserve_and_the_reasons_
 }
 
 #[test]
+fn the_versions_that_serve_are_shown_and_the_newest_while_none_does() {
+    let mut web = service("web", "READY");
+    web.version = 3;
+    web.replicas = vec![replica("web", 1, "STARTING"), replica("web", 2, "READY"), replica("web", 3, "READY")];
+    assert_eq!(versions(&web), "1");
+    web.replicas[2].version = 3;
+    assert_eq!(versions(&web), "1,3");
+    web.replicas.clear();
+    assert_eq!(versions(&web), "3");
+}
+
+#[test]
 fn verbose_adds_the_columns_of_skyserve() {
     assert_golden("status_verbose.txt", &services(&several(), look(true, Style::Plain)));
 }

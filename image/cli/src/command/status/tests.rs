@@ -84,6 +84,7 @@ fn json_has_every_documented_field() {
             "replicas_ready",
             "replicas_wanted",
             "requested_resources",
+            "rollout",
             "status",
             "status_reason",
             "version"

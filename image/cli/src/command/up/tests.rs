@@ -106,14 +106,14 @@ fn a_service_that_is_taken_down_while_it_is_waited_for_is_an_error() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_an_error_that_names_update_and_down() {
+fn a_name_that_is_taken_is_an_error_that_names_update() {
     let scene = Scene::new();
     let controller = scene.test_home.controller(|what| match what {
         "GET /v1/controller" => controller_view(1),
         _ => ok(service("web", "READY")),
     });
     let error = scene.up(scene.command(false)).0.unwrap_err().to_string();
-    assert!(error.contains("`update`") && error.contains("skyserve down web"), "{error}");
+    assert!(error.contains("skyserve update web YAML") && error.contains("-n"), "{error}");
     assert!(!controller.asked().iter().any(|what| what.starts_with("POST")));
 }
 
