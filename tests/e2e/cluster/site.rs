@@ -251,6 +251,8 @@ impl Drop for Site {
             eprintln!("kept: namespace {}", self.namespace);
             return;
         }
+        // What would make pods again goes first, and nobody waits for a drain.
+        let _ = self.kubectl(&["delete", "deployments", "--all", "--wait=false"]);
         let _ = self.kubectl(&["delete", "pods", "--all", "--grace-period=1", "--wait=false"]);
         let _ = self.kubectl(&["delete", "namespace", &self.namespace, "--wait=true", "--timeout=90s"]);
     }

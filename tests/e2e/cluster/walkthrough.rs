@@ -7,7 +7,6 @@ use crate::site::{Site, http_service, name, text, uid};
 /// differs is only what a person does: copying the pod's name, and ending `watch` once the status is READY.
 const RECOVERY_EXAMPLE: &str = r#"
     set -euo pipefail
-    export SHELLOPTS
     sky serve up -y -n my-http-service http_service.yaml
 
     # watch sky serve status my-http-service
