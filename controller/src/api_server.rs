@@ -12,6 +12,7 @@ use crate::bundles;
 use crate::core::{Fatal, Refusal, RequestError};
 use crate::driver::{ControllerCore, Message, Snapshot};
 use crate::pieces::Pieces;
+use crate::rehearsal::rehearse;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
@@ -217,7 +218,21 @@ impl Api {
         // One that does not exist is said so before anything about its YAML.
         self.find(name)?;
         let rules = if is_plan { judge_task(&update.up, self.target)? } else { self.judge(&update.up)? };
+        self.try_probe(name, &rules).await?;
         Ok((update, rules))
+    }
+
+    async fn try_probe(&self, name: &str, rules: &VersionRules) -> Result<(), Failure> {
+        let (of, asked) = (name.to_owned(), rules.clone());
+        let replicas = self.change(move |core, _| Ok(core.probed_otherwise(&of, &asked)?)).await?;
+        rehearse(replicas, &rules.probe).await.map_err(|problem| {
+            let error = format!(
+                "The replicas of service {name} that serve do not pass the new readiness probe ({problem}), and would be \
+                 taken off its endpoint. Nothing was changed: mend service.readiness_probe, or change `run` along with \
+                 it, so that new replicas take their place."
+            );
+            Failure::new(StatusCode::CONFLICT, error)
+        })
     }
 
     /// The rules of what was asked for, whose files have been uploaded.

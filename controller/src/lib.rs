@@ -19,6 +19,7 @@ mod notify;
 mod pieces;
 mod pod;
 mod probe;
+mod rehearsal;
 mod routes;
 mod view;
 

@@ -136,4 +136,4 @@ fn same_host_path(location: &str, address: SocketAddr) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -240,3 +240,20 @@ fn what_a_deleted_service_held_is_in_no_file_once_the_store_is_closed() {
     drop(store);
     assert!(!holds("zebra9zebra"));
 }
+
+#[test]
+fn what_a_version_held_is_in_no_file_once_it_was_forgotten_and_the_store_is_closed() {
+    let (folder, mut store, mut service) = stored();
+    let [Change::InsertVersion { service: name, version, rules, .. }, update] = next_version(&mut service, None) else {
+        unreachable!()
+    };
+    let source = format!("secrets: {{TOKEN: zebra9zebra}} # {}", "x".repeat(20_000));
+    store.commit(&[Change::InsertVersion { service: name.clone(), version, rules, source }, update]).unwrap();
+    store.commit(&next_version(&mut service, None)).unwrap();
+    store.commit(&[Change::DeleteVersion { service: name, version }]).unwrap();
+    drop(store);
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(11).any(|window| window == b"zebra9zebra"));
+    }
+}

@@ -137,6 +137,26 @@ fn another_number_of_replicas_or_another_probe_restarts_none() {
 }
 
 #[test]
+fn a_probe_that_the_replicas_which_serve_do_not_pass_is_refused_before_it_takes_them_off_the_endpoint() {
+    let home = TestHome::new();
+    let endpoint = home.up("web", &page(&home, 1, 8080, "one"));
+    let before = uids(&home.wait_for_ready_replicas("web", 1));
+    let outcomes = under_load(&endpoint, || {
+        let wrong = std::fs::read_to_string(page(&home, 1, 8080, "one")).unwrap().replace("path: /", "path: /gone");
+        let wrong = home.yaml("web.yaml", &wrong);
+        let said = home.refused(&["update", "-y", "web", wrong.to_str().unwrap()]);
+        for part in ["404", "/gone", "Nothing was changed", "readiness_probe"] {
+            assert!(said.contains(part), "{part} is missing in: {said}");
+        }
+    });
+    assert_eq!(outcomes.failed(), 0, "{outcomes:?}");
+    let service = home.wait_for_status("web", "READY");
+    assert_eq!((&service["version"], uids(&home.replicas("web", "READY"))), (&1.into(), before));
+    home.ok(&["down", "-y", "web"]);
+    home.assert_nothing_left();
+}
+
+#[test]
 fn a_mode_that_is_not_there_yet_and_a_service_that_does_not_exist_are_refused_with_what_to_do() {
     let home = TestHome::new();
     let yaml = page(&home, 1, 8080, "one");

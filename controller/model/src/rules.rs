@@ -38,6 +38,13 @@ pub struct ProbeRules {
     pub failure_threshold_ms: u64,
 }
 
+impl ProbeRules {
+    /// Whether a replica that passes the one passes the other, given the time.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        self.path == other.path && self.post_data == other.post_data && self.headers == other.headers
+    }
+}
+
 impl fmt::Debug for ProbeRules {
     /// Leaves out header values and the body: they may hold credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,8 +2,9 @@
 
 use super::{Core, Refusal, RequestError};
 use skyserve_api::{ChangeView, ServiceView, UpdatePlan};
-use skyserve_model::{Event, Service, Timestamp, VersionRules};
+use skyserve_model::{Event, ReplicaId, Service, Timestamp, VersionRules};
 use skyserve_recovery::Store;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What came of an update.
@@ -59,6 +60,16 @@ impl<S: Store> Core<S> {
             replicas_replaced: replaced,
             nothing_to_do: asks_for_the_same(service, rules),
         })
+    }
+
+    /// READY replicas that [`Core::update`] would take over as they are and ask something else in their probes.
+    pub fn probed_otherwise(&self, name: &str, rules: &VersionRules) -> Result<Vec<(ReplicaId, SocketAddr)>, Refusal> {
+        let service = self.updatable(name)?;
+        let taken_over = service.ready().filter(|replica| {
+            service.rules_of_launch(replica).launch == rules.launch
+                && !service.rules_for(replica).probe.asks_the_same(&rules.probe)
+        });
+        Ok(taken_over.filter_map(|replica| Some((replica.id, replica.address?))).collect())
     }
 
     fn updatable(&self, name: &str) -> Result<&Service, Refusal> {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-fn rules(path: &str) -> ProbeRules {
+pub(crate) fn rules(path: &str) -> ProbeRules {
     ProbeRules {
         path: path.to_owned(),
         post_data: None,
@@ -17,7 +17,7 @@ fn rules(path: &str) -> ProbeRules {
 
 /// A replica that answers each connection with the answer for the path it was asked for, and gives
 /// what it read.
-async fn replica(
+pub(crate) async fn replica(
     answers: &'static [(&'static str, &'static str)],
 ) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

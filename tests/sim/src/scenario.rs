@@ -16,8 +16,9 @@ use std::fmt;
 const CONVERGES_MS_MAX: u64 = 1_500_000;
 /// How long it is watched to stay so: longer than the pause between two lists.
 const STAYS_MS: u64 = 70_000;
-/// How long calls, lists and probes may go on that began while things went wrong.
-const SETTLES_MS: u64 = 60_000;
+/// How long calls, lists and probes may go on that began while things went wrong: a slow call that leaves something
+/// behind, the list that finds it, and its removal.
+const SETTLES_MS: u64 = 110_000;
 /// Longest time for each part of the life of one service: a drain, a list and some pauses.
 const PART_MS_MAX: u64 = 400_000;
 /// How long users and faults go on in a random run, at most.

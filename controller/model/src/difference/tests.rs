@@ -29,9 +29,12 @@ fn numbers_are_shown_and_need_no_new_replicas() {
     assert_eq!(words(&rules(2), &after), expected.map(|what| (what.to_owned(), false)));
 }
 
+/// A change of how replicas are launched.
+type Launch = fn(&mut LaunchTemplate);
+
 #[test]
 fn whatever_differs_in_how_replicas_are_launched_is_named_and_needs_new_ones() {
-    let changes: [(&str, fn(&mut LaunchTemplate)); 14] = [
+    let changes: [(&str, Launch); 14] = [
         ("setup", |launch| launch.setup = Some("x".to_owned())),
         ("run", |launch| launch.run = Some("x".to_owned())),
         ("envs: A (new)", |launch| launch.envs = BTreeMap::from([("A".to_owned(), "hush".to_owned())])),

@@ -167,9 +167,13 @@ fn failures_of_the_serving_version_are_not_counted_against_the_new_one() {
     let mut fixture = Fixture::ready(1);
     fixture.update(runs("serve 2", 1));
     for _ in 0..FAILURES_BEFORE_READY_MAX + 1 {
-        let serving =
-            fixture.service.alive().filter(|replica| replica.version == Version(1)).map(|replica| replica.id.0);
-        let serving = serving.last().expect("version 1 has a replica");
+        let serving: Vec<u64> = fixture
+            .service
+            .alive()
+            .filter(|replica| replica.version == Version(1))
+            .map(|replica| replica.id.0)
+            .collect();
+        let serving = *serving.last().expect("version 1 has a replica");
         fixture.observe(serving, ended(Stage::Run));
         fixture.called(serving, Terminate);
         fixture.pass_ms(LAUNCH_PAUSE_MS_MAX);
