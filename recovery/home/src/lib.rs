@@ -75,6 +75,11 @@ impl Home {
         Self { is_shared: true, ..self }
     }
 
+    /// Whether another runtime may have this home at the same time: the pod before this one, or the one after it.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// What belongs to one runtime alone.
     fn own_dir(&self) -> PathBuf {
         if self.is_shared { self.runtime.clone() } else { self.serve_dir() }
@@ -172,6 +177,10 @@ impl Home {
     /// Output of the load balancer.
     pub fn load_balancer_log(&self) -> PathBuf {
         self.log_dir().join("loadbalancer.log")
+    }
+    /// Output of the follower, in pods of load balancers alone.
+    pub fn follower_log(&self) -> PathBuf {
+        self.log_dir().join("follower.log")
     }
     /// One folder per local replica, named by its uid.
     pub fn replicas_dir(&self) -> PathBuf {
