@@ -7,7 +7,7 @@
 //! * Without an API server the last table stays, and so does traffic; also over a restart of the container.
 #![forbid(unsafe_code)]
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use skyserve_kube::kube::runtime::WatchStreamExt;
 use skyserve_kube::kube::runtime::watcher::{self, Event, watcher};
@@ -19,9 +19,15 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 /// Pause before a table that could not be written is written again: a disk that is full may have room by then.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// A watch can lose an event, or its connection die without a word; a replica that is gone should not be routed to for
+/// minutes because of that.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// One answer of the API server; what takes longer is better asked again.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// What to follow, and where to write it.
 #[derive(Debug, Clone)]
@@ -34,6 +40,8 @@ pub struct Options {
     pub key: String,
     /// The supervisor's datagram socket (`NOTIFY_SOCKET`).
     pub notify_socket: Option<PathBuf>,
+    /// How often to look at the ConfigMap besides what the watch tells; see [`LOOK_INTERVAL`].
+    pub look_interval: Duration,
 }
 
 /// Why the follower cannot work.
@@ -65,9 +73,22 @@ pub fn run(options: Options) -> Result<(), FollowerError> {
 pub async fn follow(client: Client, options: Options) {
     let api: Api<ConfigMap> = Api::namespaced(client, &options.namespace);
     let one = watcher::Config::default().fields(&format!("metadata.name={}", options.config_map));
-    let events = watcher(api, one).default_backoff();
-    Follower::new(options).follow(events).await;
+    let told = watcher(api.clone(), one).default_backoff();
+    let looked = stream::unfold((api, options.clone()), look);
+    Follower::new(options).follow(stream::select(told, looked.boxed())).await;
 }
+
+/// One look at the ConfigMap, after a pause. What it cannot see the watch complains of.
+async fn look((api, options): (Api<ConfigMap>, Options)) -> Option<(WatchResult, (Api<ConfigMap>, Options))> {
+    loop {
+        tokio::time::sleep(options.look_interval).await;
+        if let Ok(Ok(Some(map))) = timeout(ANSWER_WAIT, api.get_opt(&options.config_map)).await {
+            return Some((Ok(Event::Apply(map)), (api, options)));
+        }
+    }
+}
+
+type WatchResult = Result<Event<ConfigMap>, watcher::Error>;
 
 struct Follower {
     options: Options,
@@ -87,7 +108,7 @@ impl Follower {
         follower
     }
 
-    async fn follow(&mut self, events: impl Stream<Item = Result<Event<ConfigMap>, watcher::Error>>) {
+    async fn follow(&mut self, events: impl Stream<Item = WatchResult>) {
         let mut events = pin!(events);
         loop {
             tokio::select! {
@@ -100,7 +121,7 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, event: Result<Event<ConfigMap>, watcher::Error>) {
+    fn take(&mut self, event: WatchResult) {
         match event {
             Ok(Event::InitApply(map) | Event::Apply(map)) => match self.read(&map) {
                 Ok(Some(table)) => {
@@ -109,7 +130,9 @@ impl Follower {
                 }
                 // Made, but not filled by the controller yet.
                 Ok(None) => self.trouble = None,
-                Err(error) => self.complain(format!("the ConfigMap {} cannot be used: {error}", self.options.config_map)),
+                Err(error) => {
+                    self.complain(format!("the ConfigMap {} cannot be used: {error}", self.options.config_map))
+                }
             },
             Ok(Event::Delete(_)) => {
                 self.complain(format!("the ConfigMap {} was removed", self.options.config_map));

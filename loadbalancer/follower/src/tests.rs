@@ -37,12 +37,13 @@ impl Site {
             namespace: "sky".into(),
             config_map: "routes".into(),
             key: KEY.into(),
+            look_interval: LOOK_INTERVAL,
             notify_socket: Some(self.folder.path().join("notify.sock")),
         }
     }
 
     /// Follows these to their end.
-    fn follow(&self, events: Vec<Result<Event<ConfigMap>, watcher::Error>>) -> Follower {
+    fn follow(&self, events: Vec<WatchResult>) -> Follower {
         let mut follower = Follower::new(self.options());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(follower.follow(stream::iter(events)));
@@ -65,7 +66,11 @@ fn the_file_follows_the_map_and_never_goes_back() {
     site.follow(vec![Ok(Event::Init), Ok(Event::InitApply(holding(2, 3))), Ok(Event::InitDone)]);
     assert_eq!(site.version(), Some((2, 3)));
     // An API server that lags behind, and a controller that was overtaken.
-    site.follow(vec![Ok(Event::Apply(holding(2, 4))), Ok(Event::Apply(holding(2, 2))), Ok(Event::Apply(holding(1, 9)))]);
+    site.follow(vec![
+        Ok(Event::Apply(holding(2, 4))),
+        Ok(Event::Apply(holding(2, 2))),
+        Ok(Event::Apply(holding(1, 9))),
+    ]);
     assert_eq!(site.version(), Some((2, 4)));
     site.follow(vec![Ok(Event::Apply(holding(3, 1)))]);
     assert_eq!(site.version(), Some((3, 1)));
