@@ -6,17 +6,18 @@
 //! delays decisions only, and a slow replica delays nothing.
 
 use crate::ControllerError;
-use crate::balancer;
 use crate::clock::Clock;
 use crate::core::{Core, Fatal, Input, Output};
 use crate::exposure::{Exposed, Exposure, Listening, Wanted};
+use crate::load_balancers::map::RoutesMap;
+use crate::load_balancers::reports::Reports;
 use crate::probe;
 use skyserve_api::{Changes, ControllerView, ServiceView};
 use skyserve_home::Home;
 use skyserve_model::{CallFailure, OperationKind, ReplicaId, ReplicaUid, Service, Timestamp};
 use skyserve_provider::{Provider, ProviderError};
 use skyserve_recovery::SqliteStore;
-use skyserve_routes::RoutesError;
+use skyserve_routes::{RouteTable, RoutesError, TableVersion};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,9 +30,7 @@ use tokio::time::timeout;
 pub(crate) const MESSAGES_QUEUED_MAX: usize = 4096;
 /// Messages taken before routes are published and work is handed out: groups what comes at once.
 const MESSAGES_AT_ONCE_MAX: usize = 256;
-/// How often the load balancer is asked while something waits for its answer.
-const REPORT_INTERVAL_BUSY: Duration = Duration::from_millis(20);
-/// How often it is asked otherwise.
+/// How often the load balancer is asked while nothing waits for its answer.
 const REPORT_INTERVAL_IDLE: Duration = Duration::from_secs(10);
 /// News of where endpoints are that may wait; whoever tells waits beyond it.
 const EXPOSED_QUEUED_MAX: usize = 64;
@@ -61,6 +60,11 @@ pub(crate) enum Message {
     Request(Box<Request>),
     /// End now; what is under way is derived again at the next start.
     Stop,
+    /// Load balancers have routes that this controller did not publish, and that are later.
+    MapIsAhead {
+        map: String,
+        later: TableVersion,
+    },
 }
 
 /// What the API shows, replaced as a whole.
@@ -114,6 +118,8 @@ pub(crate) struct Control<P> {
     pub(crate) awaits_load: watch::Sender<bool>,
     pub(crate) probes: HashMap<ReplicaUid, AbortHandle>,
     pub(crate) publish_again_at: Option<Timestamp>,
+    /// The newest table, for load balancers that do not read the file.
+    pub(crate) map: watch::Sender<Option<Arc<RouteTable>>>,
 }
 
 impl<P: Provider> Control<P> {
@@ -134,6 +140,7 @@ impl<P: Provider> Control<P> {
                     Message::Input(input) => self.core.handle(input, self.clock.now())?,
                     Message::Request(request) => request(&mut self.core, self.clock.now())?,
                     Message::Stop => return Ok(()),
+                    Message::MapIsAhead { map, later } => return Err(ControllerError::MapIsAhead { map, later }),
                 }
                 taken += 1;
                 if taken < MESSAGES_AT_ONCE_MAX {
@@ -168,6 +175,7 @@ impl<P: Provider> Control<P> {
                 if let Err(error @ RoutesError::Overtaken { .. }) = published {
                     return Err(ControllerError::Overtaken(error));
                 }
+                self.map.send_replace(Some(table));
                 if let Err(error) = published {
                     tracing::error!("the load balancer keeps its present routes, trying again: {error}");
                     self.publish_again_at = Some(self.clock.now().plus_ms(PUBLISH_RETRY_MS));
@@ -288,12 +296,27 @@ pub(crate) async fn expose(
     tokio::join!(keeping, following, telling);
 }
 
-/// Asks the load balancer for its report: often while something waits for it.
-pub(crate) async fn follow_load(home: Home, mut often: watch::Receiver<bool>, messages: mpsc::Sender<Message>) {
-    let socket = home.load_balancer_socket();
+/// Publishes tables to load balancers in other pods.
+pub(crate) async fn publish_to(
+    map: RoutesMap,
+    tables: watch::Receiver<Option<Arc<RouteTable>>>,
+    messages: mpsc::Sender<Message>,
+) {
+    let name = map.name().to_owned();
+    if let Some(later) = map.keep(tables).await {
+        let _ = messages.send(Message::MapIsAhead { map: name, later }).await;
+    }
+}
+
+/// Asks the load balancers how they are: often while something waits for it.
+pub(crate) async fn follow_load(
+    mut reports: Reports,
+    mut often: watch::Receiver<bool>,
+    messages: mpsc::Sender<Message>,
+) {
     let mut answered = true;
     loop {
-        match balancer::report(&socket).await {
+        match reports.ask().await {
             Ok(report) => {
                 answered = true;
                 if messages.send(Message::Input(Input::Load(Box::new(report)))).await.is_err() {
@@ -301,12 +324,12 @@ pub(crate) async fn follow_load(home: Home, mut often: watch::Receiver<bool>, me
                 }
             }
             Err(error) if answered => {
-                tracing::warn!("the load balancer does not say how it is (init restarts it if it ended): {error}");
+                tracing::warn!("no load balancer says how it is (one that has ended is started again): {error}");
                 answered = false;
             }
             Err(_) => {}
         }
-        let pause = if *often.borrow_and_update() { REPORT_INTERVAL_BUSY } else { REPORT_INTERVAL_IDLE };
+        let pause = if *often.borrow_and_update() { reports.interval_busy() } else { REPORT_INTERVAL_IDLE };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             changed = often.changed() => {

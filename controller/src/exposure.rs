@@ -2,7 +2,6 @@
 //! to make them reachable, and to learn where they are ([`KubernetesExposure`]).
 
 mod kubernetes;
-mod mirror;
 mod reach;
 
 pub use kubernetes::{KubernetesExposure, Settings};

@@ -15,6 +15,8 @@ mod clock;
 pub mod core;
 mod driver;
 pub mod exposure;
+mod load_balancers;
+mod mirror;
 mod notify;
 mod pieces;
 mod pod;
@@ -24,6 +26,7 @@ mod routes;
 mod view;
 
 pub use bundle_token::bundle_token;
+pub use load_balancers::{LoadBalancerPods, LoadBalancers, RoutesMap};
 pub use pod::{Pod, run_in_pod};
 
 use crate::clock::Clock;
@@ -33,7 +36,7 @@ use crate::exposure::Exposure;
 use skyserve_home::{Home, HomeError};
 use skyserve_provider::Provider;
 use skyserve_recovery::{Lease, LeaseError, Opened, SqliteStore, StoreError};
-use skyserve_routes::RoutesError;
+use skyserve_routes::{RoutesError, TableVersion};
 use skyserve_spec::Target;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -43,7 +46,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-/// How long a starting controller waits for its predecessor to let go.
+/// How long a starting controller waits for its predecessor to let go before that is worth a word.
 const LEASE_WAIT: Duration = Duration::from_secs(10);
 
 /// What the controller needs to run.
@@ -88,31 +91,37 @@ pub enum ControllerError {
     Fatal(#[from] Fatal),
     #[error(transparent)]
     Overtaken(RoutesError),
+    #[error(
+        "the ConfigMap {map} holds the routes of a later controller (epoch {}, seq {}): either this one has been \
+         overtaken, or its home is new; it starts again after those",
+        later.epoch, later.seq
+    )]
+    MapIsAhead { map: String, later: TableVersion },
 }
 
-/// Runs the controller until SIGTERM or SIGINT. Replicas go on without it. `surroundings` makes what runs replicas and
-/// what makes endpoints reachable.
+/// What is around a controller.
+#[derive(Debug)]
+pub struct Surroundings<P, E> {
+    /// Runs replicas.
+    pub provider: P,
+    /// Makes endpoints reachable.
+    pub exposure: E,
+    pub load_balancers: LoadBalancers,
+}
+
+/// Runs the controller until SIGTERM or SIGINT. Replicas go on without it.
 pub fn run<P: Provider, E: Exposure>(
     options: Options,
-    surroundings: impl AsyncFnOnce(&Home) -> std::io::Result<(P, E)>,
+    surroundings: impl AsyncFnOnce(&Home) -> std::io::Result<Surroundings<P, E>>,
 ) -> Result<(), ControllerError> {
-    let Options { home, core: core_options, target, listeners } = options;
-    home.make_dirs()?;
-    let lease = Lease::acquire_before(&home.controller_lock(), Instant::now() + LEASE_WAIT)?;
-    let clock = Clock::start();
-    let published = skyserve_routes::read(&home.routes_file()).ok().map(|table| table.version());
-    let Opened { store, epoch, services, next_incarnation, .. } = SqliteStore::open(&home.database())?;
-    let rules = services.iter().flat_map(|service| service.earlier.values().chain([&service.rules]));
-    let in_use: BTreeSet<&str> = rules.filter_map(|rules| rules.launch.bundle.as_deref()).collect();
-    bundles::remove_unused(&home, &in_use);
-    tracing::info!(%epoch, services = services.len(), "the controller starts");
-    let held = Held { epoch, next_incarnation, services };
-    let core = Core::new(core_options, store, held, published, clock.now());
+    options.home.make_dirs()?;
+    let lease = take_lease(&options.home)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControllerError::Runtime)?;
     let result = runtime.block_on(async {
-        let (provider, exposure) = surroundings(&home).await.map_err(ControllerError::Provider)?;
-        serve(Site { home, clock, target, listeners, exposure }, core, Arc::new(provider)).await
+        let around = surroundings(&options.home).await.map_err(ControllerError::Provider)?;
+        // The database is closed when this returns: whoever gets the lease next opens it alone.
+        control(options, around).await
     });
     // What is under way ends with the process: it is derived again from the store.
     runtime.shutdown_background();
@@ -123,6 +132,46 @@ pub fn run<P: Provider, E: Exposure>(
     result
 }
 
+/// Waits until no other controller has this home. In a pod the one before may still be ending, or its node be lost and
+/// its lock not given back yet: that is no error, however long it takes.
+fn take_lease(home: &Home) -> Result<Lease, LeaseError> {
+    let (path, mut told) = (home.controller_lock(), false);
+    loop {
+        match Lease::acquire_before(&path, Instant::now() + LEASE_WAIT) {
+            Err(LeaseError::Held { holder, .. }) if home.is_shared() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!(
+                        "this controller begins once the one before it has let go ({holder}); traffic goes on"
+                    );
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn control<P: Provider, E: Exposure>(
+    options: Options,
+    around: Surroundings<P, E>,
+) -> Result<(), ControllerError> {
+    let Options { home, core: core_options, target, listeners } = options;
+    let Surroundings { provider, exposure, load_balancers } = around;
+    let clock = Clock::start();
+    let in_file = skyserve_routes::read(&home.routes_file()).ok().map(|table| table.version());
+    let in_map = match load_balancers.map() {
+        Some(map) => map.version().await,
+        None => None,
+    };
+    let Opened { store, epoch, services, next_incarnation, .. } = SqliteStore::open(&home.database())?;
+    let rules = services.iter().flat_map(|service| service.earlier.values().chain([&service.rules]));
+    let in_use: BTreeSet<&str> = rules.filter_map(|rules| rules.launch.bundle.as_deref()).collect();
+    bundles::remove_unused(&home, &in_use);
+    tracing::info!(%epoch, services = services.len(), "the controller starts");
+    let held = Held { epoch, next_incarnation, services };
+    let core = Core::new(core_options, store, held, in_file.max(in_map), clock.now());
+    serve(Site { home, clock, target, listeners, exposure, load_balancers }, core, Arc::new(provider)).await
+}
+
 /// What is around the core, but for the provider.
 struct Site<E> {
     home: Home,
@@ -130,6 +179,7 @@ struct Site<E> {
     target: Target,
     listeners: Listeners,
     exposure: E,
+    load_balancers: LoadBalancers,
 }
 
 async fn serve<P: Provider, E: Exposure>(
@@ -137,7 +187,7 @@ async fn serve<P: Provider, E: Exposure>(
     core: driver::ControllerCore,
     provider: Arc<P>,
 ) -> Result<(), ControllerError> {
-    let Site { home, clock, target, listeners, exposure } = site;
+    let Site { home, clock, target, listeners, exposure, load_balancers } = site;
     // Signals first: whoever stops the controller from here on stops it in order, socket and all.
     let mut terminate = signal(SignalKind::terminate()).map_err(ControllerError::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Runtime)?;
@@ -147,6 +197,7 @@ async fn serve<P: Provider, E: Exposure>(
     let (messages, inbox) = mpsc::channel(driver::MESSAGES_QUEUED_MAX);
     let (snapshot, snapshots) = watch::channel(Snapshot::of(&core));
     let (awaits_load, often) = watch::channel(true);
+    let (map, tables) = watch::channel(None);
     let control = Control {
         core,
         clock,
@@ -158,6 +209,7 @@ async fn serve<P: Provider, E: Exposure>(
         awaits_load,
         probes: HashMap::new(),
         publish_again_at: None,
+        map,
     };
     let (ended, end) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
@@ -172,7 +224,10 @@ async fn serve<P: Provider, E: Exposure>(
     let logs = api_server::replica_logs(Arc::clone(&provider));
     tokio::spawn(driver::observe(provider, clock, messages.clone()));
     tokio::spawn(driver::expose(exposure, snapshots.clone(), messages.clone()));
-    tokio::spawn(driver::follow_load(home.clone(), often, messages.clone()));
+    tokio::spawn(driver::follow_load(load_balancers.reports(&home), often, messages.clone()));
+    if let Some(map) = load_balancers.map() {
+        tokio::spawn(driver::publish_to(map, tables, messages.clone()));
+    }
     let api = api_server::Api { home, target, logs, messages: messages.clone(), snapshot: snapshots };
     for listener in std::iter::once(listener).chain(control_port) {
         tokio::spawn(api_server::serve(listener, api.clone()));

@@ -9,12 +9,12 @@ mod found;
 
 use crate::core::CoreOptions;
 use crate::exposure::{KubernetesExposure, Settings};
-use crate::{ControllerError, Listeners, Options, bundle_token, run};
+use crate::{ControllerError, Listeners, LoadBalancerPods, LoadBalancers, Options, Surroundings, bundle_token, run};
 use awaited::Awaited;
 use skyserve_home::Home;
 use skyserve_manifests::names::{
-    BUNDLE_PORT, CONTROL_PORT, CONTROLLER_VARIABLE, HIGH_AVAILABILITY_VARIABLE, IMAGE_VARIABLE, NAMESPACE_VARIABLE,
-    NODE_IP_VARIABLE, Names, POD_UID_VARIABLE, POD_VARIABLE,
+    BUNDLE_PORT, CONTROL_PORT, CONTROLLER_VARIABLE, HIGH_AVAILABILITY_VARIABLE, IMAGE_VARIABLE, METRICS_PORT,
+    NAMESPACE_VARIABLE, NODE_IP_VARIABLE, Names, POD_UID_VARIABLE, POD_VARIABLE,
 };
 use skyserve_provider::kubernetes::{Bounds, KubernetesProvider, KubernetesSite};
 use skyserve_spec::Target;
@@ -84,7 +84,7 @@ async fn surroundings(
     home: &Home,
     config: &Config,
     pod: Pod,
-) -> io::Result<(Awaited<KubernetesProvider>, KubernetesExposure)> {
+) -> io::Result<Surroundings<Awaited<KubernetesProvider>, KubernetesExposure>> {
     let connected = skyserve_kube::connect(&skyserve_kube::Options::default()).await;
     let client = connected.map_err(io::Error::other)?.client;
     let token = bundle_token(home)?;
@@ -97,6 +97,15 @@ async fn surroundings(
         node_ip: pod.node_ip.clone().filter(|_| config.load_balancer.replicas <= 1),
     };
     let exposure = KubernetesExposure { settings, client: client.clone(), owner };
+    let load_balancers = match config.load_balancer.replicas {
+        0 | 1 => LoadBalancers::Beside,
+        _ => LoadBalancers::Alone(LoadBalancerPods {
+            client: client.clone(),
+            namespace: pod.namespace.clone(),
+            names: pod.names.clone(),
+            metrics_port: METRICS_PORT,
+        }),
+    };
     let (home, config) = (home.clone(), config.kubernetes.clone());
     tokio::spawn(async move {
         let owner = found::owner(&client, &pod).await;
@@ -119,7 +128,7 @@ async fn surroundings(
         owner_known.closed().await;
         provider_known.closed().await;
     });
-    Ok((Awaited::new(provider), exposure))
+    Ok(Surroundings { provider: Awaited::new(provider), exposure, load_balancers })
 }
 
 #[cfg(test)]

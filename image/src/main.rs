@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Init(arguments)) => role::init(arguments),
         Ok(Invocation::Controller) => role::controller(),
         Ok(Invocation::LoadBalancer) => role::load_balancer(),
+        Ok(Invocation::Follower) => role::follower(),
         // It forks: nothing above has opened a file or started a thread.
         Ok(Invocation::Shim { arguments }) => skyserve_shim::run_command_line(arguments.into_iter()),
         // As PID 1 it takes signals before anything else.

@@ -2,10 +2,11 @@
 
 use crate::configuration;
 use skyserve_cli::InitArgs;
-use skyserve_controller::ControllerError;
 use skyserve_controller::core::CoreOptions;
 use skyserve_controller::exposure::WhereTheyListen;
+use skyserve_controller::{ControllerError, LoadBalancers, Surroundings};
 use skyserve_home::Home;
+use skyserve_init::Options;
 use skyserve_manifests::names;
 use skyserve_provider::process::{ProcessOptions, ProcessProvider};
 use skyserve_spec::Target;
@@ -42,7 +43,8 @@ pub(crate) fn init(arguments: InitArgs) -> ExitCode {
         Ok(config) => config.load_balancer.drain(),
         Err(message) => return failed("init", &message),
     };
-    let mut options = skyserve_init::Options::standard(home, program, drain);
+    let roles = if arguments.load_balancer_only { Options::load_balancer_only } else { Options::standard };
+    let mut options = roles(home, &program, drain);
     options.setup = arguments.setup;
     options.runs = arguments.runs;
     skyserve_init::run(options)
@@ -75,8 +77,36 @@ fn local_controller(home: Home, program: PathBuf, config: &Config) -> Result<(),
     let listeners = skyserve_controller::Listeners::default();
     let options = skyserve_controller::Options { home, core, target: Target::LocalProcesses, listeners };
     skyserve_controller::run(options, async |home: &Home| {
-        Ok((ProcessProvider::new(home.clone(), shim, process)?, WhereTheyListen))
+        let provider = ProcessProvider::new(home.clone(), shim, process)?;
+        Ok(Surroundings { provider, exposure: WhereTheyListen, load_balancers: LoadBalancers::Beside })
     })
+}
+
+/// Brings a controller's routes to the load balancer of this pod.
+pub(crate) fn follower() -> ExitCode {
+    log_to_standard_error();
+    let run = || -> Result<(), String> {
+        let (home, _) = home_and_program()?;
+        let variable = |name: &str| {
+            let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+            value.ok_or_else(|| format!("{name} is not set: a follower runs in a pod of load balancers alone"))
+        };
+        let names = names::Names { controller: variable(names::CONTROLLER_VARIABLE)? };
+        let options = skyserve_follower::Options {
+            routes_file: home.routes_file(),
+            namespace: variable(names::NAMESPACE_VARIABLE)?,
+            config_map: names.routes(),
+            key: names::ROUTES_KEY.to_owned(),
+            notify_socket: notify_socket(),
+            look_interval: skyserve_follower::LOOK_INTERVAL,
+        };
+        skyserve_follower::run(options).map_err(|error| error.to_string())
+    };
+    ended("follower", run())
+}
+
+fn notify_socket() -> Option<PathBuf> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The load balancer of this home.
@@ -91,7 +121,7 @@ pub(crate) fn load_balancer() -> ExitCode {
         let mut options = skyserve_loadbalancer::Options {
             routes_file: home.routes_file(),
             report_socket: home.load_balancer_socket(),
-            notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from),
+            notify_socket: notify_socket(),
             inherited,
             metrics_address: config.metrics_address,
             threads: config.threads as usize,
@@ -100,7 +130,8 @@ pub(crate) fn load_balancer() -> ExitCode {
         // Of several load balancers the others go on; a controller that is a plain pod has no successor.
         let is_replaced = std::env::var(names::HIGH_AVAILABILITY_VARIABLE).is_ok_and(|value| value == "true");
         options.has_successor = is_replaced && config.replicas == 1;
-        if std::env::var_os(names::POD_VARIABLE).is_some() {
+        if home.is_shared() {
+            options.ready_while_draining = true;
             options.limits.drain_quiet_ms = POD_QUIET_MS;
         }
         options.limits.drain_ms_max = u64::from(config.drain_seconds) * 1000;

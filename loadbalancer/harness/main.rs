@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         match name {
             "routes_file" => options.routes_file = value.into(),
             "report_socket" => options.report_socket = value.into(),
+            "ready_while_draining" => options.ready_while_draining = value.parse()?,
             "has_successor" => options.has_successor = value.parse()?,
             "metrics_address" => options.metrics_address = value.parse()?,
             limit => set_limit(&mut options.limits, limit, value.parse()?)?,

@@ -1,9 +1,12 @@
-//! Metrics and health, on a port of their own.
+//! Metrics, health and the report, on a port of their own. The report is here for a controller in another pod; it says
+//! no more than the metrics do.
 
 use crate::own_server::{Answers, OwnBody, text, typed};
 use crate::registry::Registry;
+use crate::report_server::report;
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use skyserve_routes::report::REPORT_PATH;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -25,7 +28,8 @@ impl Answers for AdminAnswers {
                 Ok(body) => typed(StatusCode::OK, prometheus::TEXT_FORMAT, Bytes::from(body)),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the metrics: {error}\n")),
             },
-            _ => text(StatusCode::NOT_FOUND, "use /metrics, /healthz or /readyz\n"),
+            REPORT_PATH => report(&self.registry.borrow()),
+            _ => text(StatusCode::NOT_FOUND, "use /metrics, /healthz, /readyz or /report\n"),
         }
     }
 }

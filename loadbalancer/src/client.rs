@@ -31,7 +31,7 @@ const POISON: &[u8] = b"\0\r\n\r\n";
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// Longest time spent on that: a round trip around the world, and the client's reaction.
-const LINGER_WAIT_MAX: Duration = Duration::from_millis(500);
+pub(crate) const LINGER_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// What the proxy, the sweep and the socket know of one connection.
 #[derive(Debug)]
@@ -83,6 +83,11 @@ impl ClientState {
     /// Whether a request is being answered or an answer is on its way.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Relaxed) || self.blocked.load(Relaxed)
+    }
+
+    /// Whether the client has nothing to wait for: it has its answers, and nothing of a next request has come.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.is_busy() && !self.in_head.load(Relaxed)
     }
 
     /// Whether someone has been waited for too long.
@@ -315,6 +320,20 @@ pub(crate) async fn linger(stream: &TcpStream) {
     };
     // What is not over by then is reset.
     let _ = tokio::time::timeout(LINGER_WAIT_MAX, reading).await;
+}
+
+/// Whether bytes have come that nobody has read yet.
+pub(crate) fn has_unread(stream: &TcpStream) -> bool {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    !matches!(socket2::SockRef::from(stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Closes a connection on which nothing is under way: the client is told of the end, and what it sends all the same is
+/// not answered by a reset, which it could take for the end of the answer before.
+pub(crate) async fn say_goodbye(stream: &TcpStream) {
+    if socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write).is_ok() {
+        linger(stream).await;
+    }
 }
 
 /// Whether the client has closed its side, even behind bytes that were not read yet. Not when these fill

@@ -8,6 +8,7 @@
 
 use crate::admin::AdminAnswers;
 use crate::clock::now_ms;
+use crate::drain::{Drain, Next, Seen};
 use crate::handover::Supervisor;
 use crate::listeners::Listeners;
 use crate::metrics::Metrics;
@@ -20,7 +21,7 @@ use crate::table::{Look, TableFile};
 use crate::threads::Threads;
 use crate::worker::{Command, Gauge};
 use crate::{Error, threads};
-use skyserve_routes::{RouteTable, ServiceRoutes, TableVersion};
+use skyserve_routes::{RouteTable, ServiceRoutes};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
@@ -40,16 +41,9 @@ const DRAIN_CHECK: Duration = Duration::from_millis(20);
 /// Pause after a connection cannot be accepted, for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A drain under way.
-#[derive(Debug)]
-struct Drain {
-    /// When the process ends, whatever is in flight.
-    deadline_ms: u64,
-    /// The table that was in force at its start: one of a later epoch is a successor's.
-    table: Option<TableVersion>,
-    /// When the successor's first table was seen.
-    succeeded_ms: Option<u64>,
-}
+/// How often a process that waits for its successor looks for that one's table: where the home is on a network file
+/// system, nothing tells of what another machine has written.
+const SUCCESSOR_CHECK: Duration = Duration::from_millis(500);
 
 /// The control thread's state.
 pub(crate) struct Control {
@@ -80,7 +74,7 @@ impl Control {
             table: None,
             table_error: None,
             table_since_ms: 0,
-            has_successor: options.has_successor,
+            ready_while_draining: options.ready_while_draining,
             metrics_address: None,
             metrics: Metrics::new()?,
             gauge: Arc::clone(&gauge),
@@ -114,6 +108,8 @@ impl Control {
         let reports = OwnServer::new(ReportAnswers { registry: Rc::clone(&self.registry) });
         let mut check = tokio::time::interval(Duration::from_millis(self.limits.table_check_ms));
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut successor_check = tokio::time::interval(SUCCESSOR_CHECK);
+        successor_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut drain: Option<Drain> = None;
         loop {
             tokio::select! {
@@ -124,6 +120,7 @@ impl Control {
                     self.listen_again();
                     report = report.or_else(|| self.open_report());
                 }
+                _ = successor_check.tick(), if drain.is_some() && self.has_successor => self.look(),
                 Some(stream) = accept_metrics(metrics_listener.as_ref()) => admin.serve(stream),
                 Some(stream) = accept_report(report.as_ref()) => reports.serve(stream),
                 _ = self.terminate.recv() => match drain {
@@ -264,26 +261,31 @@ impl Control {
         tracing::info!("draining: serving on until {until}");
         self.gauge.start_draining();
         self.listeners.supervisor().stopping();
-        Drain { deadline_ms: now_ms() + self.limits.drain_ms_max, table: self.table.in_force(), succeeded_ms: None }
+        Drain::start(now_ms(), self.epoch(), self.has_successor, &self.limits)
     }
 
+    /// Goes on with a drain; whether it is over.
     fn is_drained(&self, drain: &mut Drain) -> bool {
-        let now_ms = now_ms();
-        let deadline_ms = drain.deadline_ms;
-        let has_services = !self.registry.borrow().services.is_empty();
-        if self.has_successor {
-            let epoch = |table: Option<TableVersion>| table.map_or(0, |table| table.epoch);
-            if drain.succeeded_ms.is_none() && epoch(self.table.in_force()) > epoch(drain.table) {
-                tracing::info!("another controller has published its first table: its load balancer takes over");
-                drain.succeeded_ms = Some(now_ms);
+        let seen = Seen {
+            now_ms: now_ms(),
+            epoch: self.epoch(),
+            has_services: !self.registry.borrow().services.is_empty(),
+            last_news_ms: self.gauge.last_news_ms(),
+            is_idle: self.gauge.is_idle(),
+            is_empty: self.gauge.is_empty(),
+        };
+        match drain.next(seen, &self.limits) {
+            Next::Serve => false,
+            Next::Part => {
+                self.gauge.start_closing();
+                false
             }
-            let settled = |since| now_ms >= since + self.limits.successor_settle_ms;
-            if has_services && !drain.succeeded_ms.is_some_and(settled) {
-                return now_ms >= deadline_ms;
-            }
+            Next::End => true,
         }
-        let quiet = !has_services || now_ms >= self.gauge.last_request_ms() + self.limits.drain_quiet_ms;
-        now_ms >= deadline_ms || (quiet && self.gauge.is_idle())
+    }
+
+    fn epoch(&self) -> u64 {
+        self.table.in_force().map_or(0, |table| table.epoch)
     }
 }
 

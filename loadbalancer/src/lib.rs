@@ -14,6 +14,7 @@ mod client;
 mod clock;
 mod control;
 mod dispatch;
+mod drain;
 mod framing;
 mod handover;
 mod headers;

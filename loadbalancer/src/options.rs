@@ -20,9 +20,12 @@ pub struct Options {
     pub metrics_address: SocketAddr,
     /// Threads that proxy; each accepts from every listener.
     pub threads: usize,
-    /// Whether another load balancer takes over elsewhere after SIGTERM (a pod that is replaced): this one then
-    /// serves, and says that it is ready, until the other does. Otherwise whoever sends traffic is told at once to
-    /// look elsewhere.
+    /// Whether to say to the end of the drain that it is ready. In a pod: nothing new is sent to a pod that is to end as
+    /// long as there is another that is ready, and where there is none, to one that still is. Elsewhere whoever sends
+    /// traffic is so told to look for another.
+    pub ready_while_draining: bool,
+    /// Whether another load balancer takes over after SIGTERM that is not there yet (the pod of a controller is
+    /// replaced): this one then serves until the other does.
     pub has_successor: bool,
     /// Bounds.
     pub limits: Limits,
@@ -37,6 +40,7 @@ impl Default for Options {
             inherited: Vec::new(),
             metrics_address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            ready_while_draining: false,
             has_successor: false,
             limits: Limits::default(),
         }
@@ -85,7 +89,7 @@ pub struct Limits {
     /// On SIGTERM: longest time until the process ends, whatever is in flight. Kubernetes kills after
     /// 30 s by default.
     pub drain_ms_max: u64,
-    /// On SIGTERM: the process ends once no request has come for this long and none is in flight.
+    /// On SIGTERM: the process ends once neither a connection nor a request has come for this long, and none is in flight.
     pub drain_quiet_ms: u64,
     /// With a successor: how long to go on after the first table of a later controller, which shows that the successor's
     /// pod runs. Until then its readiness must have been probed (every second), its address published and every node's

@@ -24,7 +24,7 @@ pub(crate) struct Registry {
     pub(crate) table_error: Option<String>,
     pub(crate) table_since_ms: u64,
     /// See [`Options`](crate::Options).
-    pub(crate) has_successor: bool,
+    pub(crate) ready_while_draining: bool,
     pub(crate) metrics_address: Option<SocketAddr>,
     pub(crate) metrics: Metrics,
     pub(crate) gauge: Arc<Gauge>,
@@ -72,8 +72,7 @@ impl Registry {
 
     /// Why no traffic should be sent here.
     pub(crate) fn unready(&self) -> Option<String> {
-        // Where a successor takes over, traffic comes here until it is ready: this one is needed, and is ready.
-        if self.gauge.is_draining() && !self.has_successor {
+        if self.gauge.is_draining() && !self.ready_while_draining {
             return Some("draining: the load balancer ends once its requests are done".into());
         }
         if self.table.is_none() {

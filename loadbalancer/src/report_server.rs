@@ -74,10 +74,7 @@ pub(crate) struct ReportAnswers {
 impl Answers for ReportAnswers {
     fn answer(&self, path: &str) -> Response<OwnBody> {
         match path {
-            "/v1/report" => match serde_json::to_vec(&self.registry.borrow().report()) {
-                Ok(body) => typed(StatusCode::OK, "application/json", Bytes::from(body)),
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the report: {error}\n")),
-            },
+            "/v1/report" => report(&self.registry.borrow()),
             "/v1/wake" => {
                 let (sender, lines) = mpsc::channel(WAKE_LINES_MAX);
                 tokio::task::spawn_local(wake(Rc::clone(&self.registry), sender));
@@ -87,6 +84,14 @@ impl Answers for ReportAnswers {
             }
             _ => text(StatusCode::NOT_FOUND, "use /v1/report or /v1/wake\n"),
         }
+    }
+}
+
+/// The report as an answer.
+pub(crate) fn report(registry: &Registry) -> Response<OwnBody> {
+    match serde_json::to_vec(&registry.report()) {
+        Ok(body) => typed(StatusCode::OK, "application/json", Bytes::from(body)),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot write the report: {error}\n")),
     }
 }
 

@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use slab::Slab;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinHandle};
 
 /// How often overdue connections are looked for: the precision of every deadline on a connection.
-const SWEEP_PERIOD: Duration = Duration::from_millis(100);
+pub(crate) const SWEEP_PERIOD: Duration = Duration::from_millis(100);
 
 /// Pause after the system refuses a connection for want of descriptors or memory, so that the loop
 /// does not spin until some are free.
@@ -39,8 +39,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Gauge {
     draining: AtomicBool,
-    /// When a request last came. Kept up to date only while draining.
-    last_request_ms: AtomicU64,
+    /// Whether connections on which nothing is under way are to be closed.
+    closing: AtomicBool,
+    /// When a connection or a request last came. Kept up to date only while draining.
+    last_news_ms: AtomicU64,
     threads: Vec<Padded<ThreadLoad>>,
 }
 
@@ -50,25 +52,48 @@ struct ThreadLoad {
     exchanges: AtomicU64,
     /// Connections with an answer on its way, as of the last sweep.
     busy_connections: AtomicU64,
+    /// All connections, as of the last sweep.
+    connections: AtomicU64,
 }
 
 impl Gauge {
     pub(crate) fn new(threads: usize) -> Self {
         let threads = (0..threads).map(|_| Padded::default()).collect();
-        Self { draining: AtomicBool::new(false), last_request_ms: AtomicU64::new(0), threads }
+        Self {
+            draining: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            last_news_ms: AtomicU64::new(0),
+            threads,
+        }
     }
 
     pub(crate) fn start_draining(&self) {
-        self.last_request_ms.store(now_ms(), Relaxed);
+        self.last_news_ms.store(now_ms(), Relaxed);
         self.draining.store(true, Relaxed);
+    }
+
+    /// From now on clients whose connections rest are told that they end.
+    pub(crate) fn start_closing(&self) {
+        self.closing.store(true, Relaxed);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
 
-    pub(crate) fn last_request_ms(&self) -> u64 {
-        self.last_request_ms.load(Relaxed)
+    pub(crate) fn last_news_ms(&self) -> u64 {
+        self.last_news_ms.load(Relaxed)
+    }
+
+    fn news_came(&self) {
+        if self.is_draining() {
+            self.last_news_ms.store(now_ms(), Relaxed);
+        }
+    }
+
+    /// Whether no connection is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.threads.iter().map(|thread| thread.0.connections.load(Relaxed)).sum::<u64>() == 0
     }
 
     /// Whether no request is being answered and no answer is on its way.
@@ -98,6 +123,8 @@ pub(crate) struct Worker {
     gauge: Arc<Gauge>,
     pool: Pool,
     connections: RefCell<Slab<Connection>>,
+    /// Connections whose clients have been told of the end.
+    parting: Cell<u64>,
     accepting: RefCell<BTreeMap<SocketAddr, JoinHandle<()>>>,
     /// Told when there is something to sweep.
     work: Notify,
@@ -106,6 +133,7 @@ pub(crate) struct Worker {
 #[derive(Debug)]
 struct Connection {
     client: Arc<ClientState>,
+    stream: Arc<TcpStream>,
     service: Arc<Service>,
     task: Option<AbortHandle>,
 }
@@ -124,6 +152,7 @@ impl Worker {
             gauge,
             pool: Pool::default(),
             connections: RefCell::new(Slab::new()),
+            parting: Cell::new(0),
             accepting: RefCell::new(BTreeMap::new()),
             work: Notify::new(),
         });
@@ -161,6 +190,7 @@ impl Worker {
             }
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    self.gauge.news_came();
                     // Another thread may have taken the last place meanwhile; then this client is refused.
                     if let Some(guard) = service.admit_connection(self.limits.connections_max) {
                         self.serve(stream, peer, &service, guard);
@@ -184,7 +214,12 @@ impl Worker {
         let client = Arc::new(ClientState::new(peer, &self.limits));
         let stream = Arc::new(stream);
         let socket = ClientSocket::new(Arc::clone(&stream), Arc::clone(&client), &self.limits, guard);
-        let connection = Connection { client: Arc::clone(&client), service: Arc::clone(service), task: None };
+        let connection = Connection {
+            client: Arc::clone(&client),
+            stream: Arc::clone(&stream),
+            service: Arc::clone(service),
+            task: None,
+        };
         let slot = Slot { key: self.connections.borrow_mut().insert(connection), worker: Rc::clone(self) };
         let key = slot.key;
         let lingering = Arc::clone(&stream);
@@ -214,13 +249,15 @@ impl Worker {
 
     async fn sweep(self: Rc<Self>) {
         loop {
-            if self.connections.borrow().is_empty() && self.pool.is_empty() {
+            if self.connections.borrow().is_empty() && self.parting.get() == 0 && self.pool.is_empty() {
                 self.load().busy_connections.store(0, Relaxed);
+                self.load().connections.store(0, Relaxed);
                 self.work.notified().await;
             }
             tokio::time::sleep(SWEEP_PERIOD).await;
             let now_ms = now_ms();
             self.pool.sweep(now_ms, &self.limits);
+            let closing = self.gauge.closing.load(Relaxed);
             let mut busy = 0;
             let mut overdue = Vec::new();
             for (_, connection) in self.connections.borrow().iter() {
@@ -229,11 +266,26 @@ impl Worker {
                 let of_no_use = connection.service.is_removed() && !is_busy;
                 if of_no_use || connection.client.is_overdue(now_ms) {
                     overdue.extend(connection.task.clone());
+                } else if closing && connection.client.is_idle() && !client::has_unread(&connection.stream) {
+                    overdue.extend(connection.task.clone());
+                    self.part(Arc::clone(&connection.stream));
                 }
             }
+            let connections = self.connections.borrow().len() as u64 + self.parting.get();
             self.load().busy_connections.store(busy, Relaxed);
+            self.load().connections.store(connections, Relaxed);
             overdue.iter().for_each(AbortHandle::abort);
         }
+    }
+
+    /// Tells a client that its connection ends.
+    fn part(self: &Rc<Self>, stream: Arc<TcpStream>) {
+        let worker = Rc::clone(self);
+        self.parting.set(self.parting.get() + 1);
+        tokio::task::spawn_local(async move {
+            client::say_goodbye(&stream).await;
+            worker.parting.set(worker.parting.get() - 1);
+        });
     }
 
     fn load(&self) -> &ThreadLoad {
@@ -256,9 +308,7 @@ impl Worker {
 
     pub(crate) fn exchange_began(&self) {
         self.load().exchanges.fetch_add(1, Relaxed);
-        if self.gauge.is_draining() {
-            self.gauge.last_request_ms.store(now_ms(), Relaxed);
-        }
+        self.gauge.news_came();
     }
 
     pub(crate) fn exchange_ended(&self) {

@@ -70,6 +70,9 @@ pub const BUNDLE_URL_VARIABLE: &str = "SKYSERVE_BUNDLE_URL";
 /// Where sockets and whatever belongs to this pod alone are, as the home's crate calls it.
 pub const RUNTIME_DIR_VARIABLE: &str = "SKYSERVE_RUNTIME_DIR";
 
+/// In the ConfigMap [`Names::routes`]: the route table, as `routes.json` holds it.
+pub const ROUTES_KEY: &str = "routes.json";
+
 /// The controller's configuration in its pod.
 pub const CONFIG_PATH: &str = "/etc/skyserve/config.yaml";
 /// Where a pod keeps what belongs to it alone, on no volume that another may mount. The mount itself is the node's

@@ -8,10 +8,10 @@
 //! * What is there already stays as it is: a Service keeps its cluster IP and node port across restarts of the
 //!   controller.
 
-use super::mirror::Mirror;
 use super::reach::{self, Around};
 use super::{Exposed, Exposure, Wanted};
 use crate::core::Outside;
+use crate::mirror::Mirror;
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Pod, Service};

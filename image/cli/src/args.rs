@@ -166,6 +166,9 @@ pub(crate) enum RoleCommand {
     /// The load balancer
     #[command(hide = true, name = "loadbalancer")]
     LoadBalancer,
+    /// What brings a controller's routes to a load balancer in another pod
+    #[command(hide = true)]
+    Follower,
     /// One local replica's guardian; it reads its arguments itself
     #[command(hide = true)]
     Shim(AnyArgs),
@@ -185,6 +188,9 @@ pub(crate) struct InitArgs {
     /// Run script of the first start, likewise; may be given several times
     #[arg(long = "run", value_name = "ID=FILE", value_parser = run_script, action = ArgAction::Append)]
     pub(crate) runs: Vec<(RunId, PathBuf)>,
+    /// Run a load balancer alone, for a controller in another pod
+    #[arg(long, hide = true, conflicts_with_all = ["setup", "runs", "command"])]
+    pub(crate) load_balancer_only: bool,
     /// Run this command instead of the runtime, reaping and forwarding signals for it
     #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["setup", "runs"])]
     pub(crate) command: Vec<OsString>,

@@ -23,6 +23,7 @@ pub enum Invocation {
     Init(InitArgs),
     Controller,
     LoadBalancer,
+    Follower,
     /// A local replica's guardian, with its arguments.
     Shim {
         arguments: Vec<OsString>,
@@ -42,6 +43,8 @@ pub struct InitArgs {
     pub setup: Option<PathBuf>,
     /// Run scripts of the first start.
     pub runs: Vec<(RunId, PathBuf)>,
+    /// Run a load balancer that follows a controller in another pod, and no controller.
+    pub load_balancer_only: bool,
     /// `init -- COMMAND`: run this alone, without a runtime.
     pub command: Option<Vec<OsString>>,
 }
@@ -236,11 +239,13 @@ fn with_sky_examples(command: clap::Command) -> clap::Command {
 
 fn role_invocation(role: RoleCommand) -> Invocation {
     match role {
-        RoleCommand::Init(args::InitArgs { setup, runs, command }) => {
-            Invocation::Init(InitArgs { setup, runs, command: Some(command).filter(|words| !words.is_empty()) })
+        RoleCommand::Init(args::InitArgs { setup, runs, load_balancer_only, command }) => {
+            let command = Some(command).filter(|words| !words.is_empty());
+            Invocation::Init(InitArgs { setup, runs, load_balancer_only, command })
         }
         RoleCommand::Controller => Invocation::Controller,
         RoleCommand::LoadBalancer => Invocation::LoadBalancer,
+        RoleCommand::Follower => Invocation::Follower,
         RoleCommand::Shim(typed) => Invocation::Shim { arguments: typed.rest },
         RoleCommand::Replica(typed) => Invocation::Replica { arguments: typed.rest },
         RoleCommand::Image => Invocation::Image,

@@ -32,7 +32,7 @@ use std::process::ExitCode;
 pub use background::{BackgroundError, Requested, Spawned, Stopped, request_run, spawn_background, stop};
 pub use command::{ForwardTo, Guardian, run_command};
 pub use lock::{RunningInit, running};
-pub use options::{CONTROLLER, LOAD_BALANCER, Options, RestartBounds, Role, Timing};
+pub use options::{CONTROLLER, FOLLOWER, LOAD_BALANCER, Options, RestartBounds, Role, Timing};
 pub use status::{InitStatus, ReplayStatus, RoleStatus, ScriptStatus, read_status};
 pub use sys::Exit;
 

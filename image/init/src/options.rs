@@ -1,7 +1,7 @@
 //! What the binary tells init: the home, the roles, the scripts of the first start, and every bound in time.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use skyserve_home::Home;
@@ -11,9 +11,13 @@ use skyserve_scripts::RunId;
 pub const LOAD_BALANCER: &str = "loadbalancer";
 /// Name of the role that writes the database.
 pub const CONTROLLER: &str = "controller";
+/// Name of the role that brings the controller's routes to a load balancer in another pod.
+pub const FOLLOWER: &str = "follower";
 
 /// From the end of a load balancer's drain to its being killed: it only has to close and exit.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+/// From SIGTERM to SIGKILL of the other roles: one transaction and a lock to let go.
+const ROLE_STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// What [`crate::run`] supervises.
 #[derive(Debug, Clone)]
@@ -44,6 +48,16 @@ pub struct Role {
     pub log_file: PathBuf,
     /// From SIGTERM to SIGKILL.
     pub stop_grace: Duration,
+    /// Whether it is told to stop only once all others are gone, because they need it to their end.
+    pub stops_last: bool,
+}
+
+impl Role {
+    /// A role of the program `exe`, by its name.
+    fn of(exe: &Path, name: &str, log_file: PathBuf, stop_grace: Duration) -> Self {
+        let argv = vec![exe.as_os_str().to_owned(), name.into()];
+        Self { name: name.to_owned(), argv, log_file, stop_grace, stops_last: false }
+    }
 }
 
 /// Every bound in time, with its default.
@@ -103,27 +117,33 @@ impl Timing {
 impl Options {
     /// The load balancer and the controller of this home, both roles of the program `exe`. The load balancer drains
     /// for at most `drain`.
-    pub fn standard(home: Home, exe: PathBuf, drain: Duration) -> Self {
-        let is_first_process = std::process::id() == 1;
-        let role = |name: &str, log_file, stop_grace| Role {
-            name: name.to_owned(),
-            argv: vec![exe.clone().into_os_string(), name.into()],
-            log_file,
-            stop_grace,
-        };
+    pub fn standard(home: Home, exe: &Path, drain: Duration) -> Self {
         let roles = vec![
-            // It ends by itself when its drain is over.
-            role(LOAD_BALANCER, home.load_balancer_log(), drain + DRAIN_MARGIN),
-            // One transaction and a lock to let go.
-            role(CONTROLLER, home.controller_log(), Duration::from_secs(10)),
+            Role::of(exe, LOAD_BALANCER, home.load_balancer_log(), drain + DRAIN_MARGIN),
+            Role::of(exe, CONTROLLER, home.controller_log(), ROLE_STOP_GRACE),
         ];
-        let recovery_log = if is_first_process { "/tmp/ha_recovery.log".into() } else { home.recovery_log() };
+        Self::of(home, roles)
+    }
+
+    /// A load balancer whose controller is elsewhere, and what brings it that controller's routes: to the end of its
+    /// drain, since replicas come and go meanwhile.
+    pub fn load_balancer_only(home: Home, exe: &Path, drain: Duration) -> Self {
+        let follower = Role::of(exe, FOLLOWER, home.follower_log(), ROLE_STOP_GRACE);
+        let roles = vec![
+            Role::of(exe, LOAD_BALANCER, home.load_balancer_log(), drain + DRAIN_MARGIN),
+            Role { stops_last: true, ..follower },
+        ];
+        Self::of(home, roles)
+    }
+
+    fn of(home: Home, roles: Vec<Role>) -> Self {
+        let is_first_process = std::process::id() == 1;
         Self {
+            recovery_log: if is_first_process { "/tmp/ha_recovery.log".into() } else { home.recovery_log() },
             home,
             roles,
             setup: None,
             runs: Vec::new(),
-            recovery_log,
             show_output: is_first_process,
             timing: Timing::default(),
         }

@@ -47,6 +47,20 @@ fn a_listener_is_kept_across_twenty_kills_of_the_load_balancer_and_nobody_is_ref
 }
 
 #[test]
+fn a_role_that_the_others_need_is_asked_to_stop_once_they_are_gone() {
+    let test = TestHome::new();
+    let init = test.start(&["--last-role", "follower=ready", "--role", "loadbalancer=stubborn", "--grace-ms", "700"]);
+    let follower = test.ready_role("follower", None);
+    let balancer = test.ready_role("loadbalancer", None);
+    init.signal(Signal::SIGTERM);
+    wait_until("the one that does not stop is killed", || {
+        assert!(is_alive(follower) || !is_alive(balancer), "the follower went first");
+        !is_alive(balancer)
+    });
+    init.stop();
+}
+
+#[test]
 fn a_dropped_listener_is_closed() {
     let test = TestHome::new();
     let init = test.start(&BOTH);

@@ -176,11 +176,24 @@ pub fn read(path: &Path) -> Result<RouteTable, RoutesError> {
 /// Replaces the table at `path` atomically, unless a later controller's is there. Once this returns, a reader (also after a power cut) finds
 /// the new table; if it fails, the old one is untouched.
 pub fn publish(path: &Path, table: &RouteTable) -> Result<(), RoutesError> {
-    let write_error = |source| RoutesError::Write { path: path.to_path_buf(), source };
     // The writer holds the home's lease; this catches one that was stopped, lost it, and went on.
     if read(path).is_ok_and(|there| there.epoch > table.epoch) {
         return Err(RoutesError::Overtaken { path: path.to_path_buf() });
     }
+    replace(path, table)
+}
+
+/// The same for whoever passes on tables that others have published: writes only one that comes after the table that is
+/// there, whole. Says whether it did.
+pub fn pass_on(path: &Path, table: &RouteTable) -> Result<bool, RoutesError> {
+    if read(path).is_ok_and(|there| there.version() >= table.version()) {
+        return Ok(false);
+    }
+    replace(path, table).map(|()| true)
+}
+
+fn replace(path: &Path, table: &RouteTable) -> Result<(), RoutesError> {
+    let write_error = |source| RoutesError::Write { path: path.to_path_buf(), source };
     let temporary = path.with_extension("json.next");
     let mut file = File::create(&temporary).map_err(write_error)?;
     file.write_all(&encode(table)).map_err(write_error)?;

@@ -4,11 +4,16 @@
 //! * `GET /v1/wake` answers a stream of lines, one [`Wake`] each, sent when a request has to wait for
 //!   a service with no ready replica (at most one a second and service), and once per second as `{}`
 //!   so that a dead peer is noticed.
+//!
+//! For a controller in another pod the report is also at [`REPORT_PATH`] of the port of metrics and health.
 
 use crate::TableVersion;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+
+/// Where the report is on the port of metrics and health.
+pub const REPORT_PATH: &str = "/report";
 
 /// The load balancer's state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -47,6 +47,20 @@ fn a_table_of_a_later_controller_is_not_overwritten() {
 }
 
 #[test]
+fn a_table_that_is_passed_on_is_written_only_if_it_is_the_next_and_over_what_cannot_be_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("routes.json");
+    assert!(pass_on(&path, &table()).unwrap());
+    let earlier = RouteTable { seq: table().seq - 1, ..table() };
+    assert!(!pass_on(&path, &earlier).unwrap() && !pass_on(&path, &table()).unwrap());
+    assert_eq!(read(&path).unwrap(), table());
+    let next = RouteTable { seq: table().seq + 1, ..table() };
+    assert!(pass_on(&path, &next).unwrap());
+    std::fs::write(&path, "torn").unwrap();
+    assert!(pass_on(&path, &table()).unwrap());
+}
+
+#[test]
 fn a_table_cut_at_any_byte_is_damaged() {
     let bytes = encode(&table());
     // The last byte is the newline: without it the table is still whole.

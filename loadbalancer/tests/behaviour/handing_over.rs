@@ -294,7 +294,13 @@ fn a_drain_ends_at_its_bound_and_at_once_when_told_again() {
 fn with_a_successor_a_drain_serves_and_is_ready_until_a_later_controller_has_published() {
     let replica = Replica::saying("ok");
     let service = service("replaced", &[&replica]);
-    let settings = ["has_successor=true", "drain_quiet_ms=50", "successor_settle_ms=300", "drain_ms_max=3600000"];
+    let settings = [
+        "has_successor=true",
+        "ready_while_draining=true",
+        "drain_quiet_ms=50",
+        "successor_settle_ms=300",
+        "drain_ms_max=3600000",
+    ];
     let mut balancer = Balancer::start(&[&service], &settings);
     let metrics_address = balancer.metrics_address();
     balancer.signal(Signal::SIGTERM);
@@ -325,6 +331,19 @@ fn a_successor_that_never_comes_is_waited_for_until_the_bound() {
     balancer.signal(Signal::SIGTERM);
     assert!(balancer.ended().success());
     assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_connection_that_rests_is_told_of_the_end_before_the_end() {
+    let replica = Replica::saying("ok");
+    let service = service("resting", &[&replica]);
+    let mut balancer = Balancer::start(&[&service], &["drain_quiet_ms=300"]);
+    let mut resting = Client::connect(service.listen);
+    assert_eq!(resting.ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n").status, 200);
+    balancer.signal(Signal::SIGTERM);
+    assert!(resting.has_ended_in_order(), "a reset would say that something went wrong");
+    drop(resting);
+    assert!(balancer.ended().success());
 }
 
 #[test]

@@ -11,3 +11,4 @@ mod retries;
 mod routing;
 mod streaming;
 mod support;
+mod two_pods;

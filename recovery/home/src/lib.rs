@@ -75,6 +75,17 @@ impl Home {
         Self { is_shared: true, ..self }
     }
 
+    /// Whether another runtime may have this home at the same time: the pod before this one, or the one after it.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// What tells this runtime from every other one of this machine: the home, or where several may have it, the folder
+    /// that this one has alone.
+    pub fn identity(&self) -> &Path {
+        if self.is_shared { &self.runtime } else { &self.home }
+    }
+
     /// What belongs to one runtime alone.
     fn own_dir(&self) -> PathBuf {
         if self.is_shared { self.runtime.clone() } else { self.serve_dir() }
@@ -173,6 +184,10 @@ impl Home {
     pub fn load_balancer_log(&self) -> PathBuf {
         self.log_dir().join("loadbalancer.log")
     }
+    /// Output of the follower, in pods of load balancers alone.
+    pub fn follower_log(&self) -> PathBuf {
+        self.log_dir().join("follower.log")
+    }
     /// One folder per local replica, named by its uid.
     pub fn replicas_dir(&self) -> PathBuf {
         self.serve_dir().join("replicas")
@@ -265,6 +280,7 @@ mod tests {
         let pods = ["/run/a", "/run/b"].map(|runtime| Home::at("/home/sky", runtime).shared());
         let own = [Home::init_lock, Home::init_status, Home::config_in_force, Home::control_socket, Home::recovery_log];
         assert!(own.iter().all(|path| path(&pods[0]) != path(&pods[1])));
+        assert_ne!(pods[0].identity(), pods[1].identity());
         let shared = [Home::database, Home::controller_lock, Home::routes_file, Home::ready_marker, Home::log_dir];
         assert!(shared.iter().all(|path| path(&pods[0]) == path(&pods[1])));
         assert!(Home::at("/home/sky", "/run/a").init_lock().starts_with("/home/sky"));

@@ -140,6 +140,9 @@ fn roles_are_understood_whatever_the_program_is_called() {
             init.runs.iter().map(|(id, file)| format!("{id} {}", file.display())).collect::<Vec<_>>(),
             ["1 a", "2 b=c"]
         );
+        assert!(matches!(parsed(&format!("{program} follower")), Ok(Invocation::Follower)));
+        let Ok(Invocation::Init(init)) = parsed(&format!("{program} init --load-balancer-only")) else { panic!() };
+        assert!(init.load_balancer_only && init.command.is_none());
         let Ok(Invocation::Init(init)) = parsed(&format!("{program} init -- sleep -v 5")) else { panic!() };
         assert_eq!(init.command.unwrap(), ["sleep", "-v", "5"]);
     }

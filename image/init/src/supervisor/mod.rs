@@ -139,7 +139,7 @@ pub(crate) struct Supervisor {
     signals: Signals,
     notify: NotifySocket,
     launcher: Launcher,
-    /// The home as it stands in the marks of children.
+    /// The home, or the pod's own folder, as it stands in the marks of children.
     mark_home: PathBuf,
     store: FdStore,
     roles: Vec<RoleState>,
@@ -172,8 +172,9 @@ impl Supervisor {
         let notify_path = options.home.notify_socket();
         let notify =
             NotifySocket::bind(&notify_path).map_err(|source| StartError::Notify { path: notify_path, source })?;
-        // Children are found again by the home's name, which must be the same however the home was spelled.
-        let mark_home = options.home.path().canonicalize().unwrap_or_else(|_| options.home.path().to_path_buf());
+        // Children are found again by this name, which must be the same however the home was spelled.
+        let identity = options.home.identity();
+        let mark_home = identity.canonicalize().unwrap_or_else(|_| identity.to_path_buf());
         let launcher = Launcher::new(options.home.clone(), mark_home.clone())
             .map_err(|source| StartError::System { action: "open /dev/null", source })?;
         let scripts_store = Scripts::new(options.home.clone());
@@ -260,6 +261,7 @@ impl Supervisor {
             }
         }
         self.scripts.retain(|script| !script.is_removed);
+        self.stop_last(now);
         self.kill_overdue(now);
         if now >= self.upkeep_at {
             self.upkeep_at = now + UPKEEP_INTERVAL;

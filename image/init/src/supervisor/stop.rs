@@ -1,12 +1,13 @@
 //! Stopping in order: everything gets SIGTERM at once, each its own grace, then SIGKILL. The load balancer so goes on
-//! serving, for as long as it needs to finish what it has begun.
+//! serving, for as long as it needs to finish what it has begun. A role that the others need to their end is asked when
+//! they are gone.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, getpgid};
 
-use super::Supervisor;
+use super::{RoleState, Supervisor};
 use crate::journal::say;
 use crate::leftovers::{self, Marked};
 use crate::sys;
@@ -26,12 +27,24 @@ pub(super) struct Stopping {
     since: Instant,
     /// When what scripts have left in the background is killed.
     kill_background_at: Instant,
+    /// Whether the roles that stop last have been asked to.
+    asked_last: bool,
 }
 
 impl Stopping {
     /// When to look again whether all is gone.
     pub(super) fn next_look(&self, now: Instant) -> Instant {
         now + LOOK_INTERVAL
+    }
+}
+
+impl RoleState {
+    fn ask_to_stop(&mut self, kill_at: Instant) {
+        let Some(pid) = self.process.pid() else { return };
+        self.process.kill_at = Some(kill_at);
+        sys::signal_child(pid, libc::SIGTERM);
+        // A stopped process takes SIGTERM only once it goes on.
+        sys::signal_child(pid, libc::SIGCONT);
     }
 }
 
@@ -49,11 +62,8 @@ impl Supervisor {
         say(format_args!("got {name}{}", if hurry { " again: ending everything now" } else { ": stopping" }));
         for state in &mut self.roles {
             state.process.start_at = None;
-            if let Some(pid) = state.process.pid() {
-                state.process.kill_at = Some(grace(state.role.stop_grace));
-                sys::signal_child(pid, libc::SIGTERM);
-                // A stopped process takes SIGTERM only once it goes on.
-                sys::signal_child(pid, libc::SIGCONT);
+            if hurry || !state.role.stops_last {
+                state.ask_to_stop(grace(state.role.stop_grace));
             }
         }
         for script in &mut self.scripts {
@@ -67,9 +77,21 @@ impl Supervisor {
         if !hurry {
             self.signal_background(libc::SIGTERM);
         }
-        self.stopping = Some(Stopping { since: now, kill_background_at: script_grace });
+        self.stopping = Some(Stopping { since: now, kill_background_at: script_grace, asked_last: hurry });
         self.status.state = "stopping".to_owned();
         self.status_changed = true;
+    }
+
+    /// Asks the roles that stop last, once all others are gone.
+    pub(super) fn stop_last(&mut self, now: Instant) {
+        let Some(stopping) = self.stopping.as_mut().filter(|stopping| !stopping.asked_last) else { return };
+        if self.roles.iter().any(|state| !state.role.stops_last && state.process.child.is_some()) {
+            return;
+        }
+        stopping.asked_last = true;
+        for state in self.roles.iter_mut().filter(|state| state.role.stops_last) {
+            state.ask_to_stop(now + state.role.stop_grace);
+        }
     }
 
     /// Kills those whose grace is over.

@@ -25,11 +25,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--role NAME=BEHAVIOUR`, `--setup FILE`, `--run ID=FILE`, `--grace-ms N`; the home comes from the environment.
+/// `--role NAME=BEHAVIOUR`, `--last-role NAME=BEHAVIOUR`, `--setup FILE`, `--run ID=FILE`, `--grace-ms N`; the home comes from the environment.
 fn init(arguments: Vec<String>) -> ExitCode {
     let home = Home::from_env().expect("a home");
     let exe = std::env::current_exe().expect("the path of this program");
-    let mut options = Options::standard(home.clone(), exe.clone(), Duration::from_secs(20));
+    let mut options = Options::standard(home.clone(), &exe, Duration::from_secs(20));
     options.recovery_log = home.recovery_log();
     options.roles.clear();
     options.timing = Timing {
@@ -47,13 +47,15 @@ fn init(arguments: Vec<String>) -> ExitCode {
                 grace = Duration::from_millis(value.parse().expect("a number"));
                 options.timing.script_stop_grace = grace;
             }
-            "--role" => {
+            "--role" | "--last-role" => {
+                let stops_last = name == "--last-role";
                 let (name, behaviour) = value.split_once('=').expect("NAME=BEHAVIOUR");
                 options.roles.push(Role {
                     name: name.to_owned(),
                     argv: vec![exe.clone().into_os_string(), "role".into(), behaviour.into()],
                     log_file: home.log_dir().join(format!("{name}.log")),
                     stop_grace: grace,
+                    stops_last,
                 });
             }
             "--setup" => options.setup = Some(PathBuf::from(value)),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use skyserve_home::{Home, RUNTIME_DIR_VARIABLE};
+use skyserve_home::{Home, POD_VARIABLE, RUNTIME_DIR_VARIABLE};
 use skyserve_init::{InitStatus, RoleStatus, ScriptStatus, read_status, running};
 
 pub const HARNESS: &str = env!("CARGO_BIN_EXE_init-harness");
@@ -48,6 +48,15 @@ impl TestHome {
         // A login shell reads these; the machine's own would only slow the tests.
         fs::write(home.path().join(".bash_profile"), "export FROM_PROFILE=yes\n").unwrap();
         Self { folder, home }
+    }
+
+    /// A second pod on the home of this one: the volume is the same, the runtime folder is its own.
+    pub fn pods(&self) -> [Pod<'_>; 2] {
+        ["a", "b"].map(|name| {
+            let home = Home::at(self.home.path(), self.folder.path().join(format!("run-{name}"))).shared();
+            home.make_dirs().unwrap();
+            Pod { test: self, name, home }
+        })
     }
 
     /// Starts init on this home, as a child of the test.
@@ -136,6 +145,37 @@ impl Drop for TestHome {
             });
             std::thread::sleep(POLL);
         }
+    }
+}
+
+/// One of two pods that have a home at the same time.
+pub struct Pod<'a> {
+    test: &'a TestHome,
+    name: &'static str,
+    pub home: Home,
+}
+
+impl Pod<'_> {
+    /// Starts its init; ended at the latest with the test's home.
+    pub fn start(&self, arguments: &[&str]) -> Child {
+        let log = File::create(self.test.folder.path().join(format!("log-{}", self.name))).unwrap();
+        let mut command = command_of(&[&[HARNESS, "init"], arguments].concat());
+        command.env("HOME", self.home.path()).env(RUNTIME_DIR_VARIABLE, self.home.runtime_dir());
+        command.env(POD_VARIABLE, self.name).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.spawn().unwrap()
+    }
+
+    pub fn status(&self) -> Option<InitStatus> {
+        read_status(&self.home)
+    }
+
+    /// The pid of a role once it is ready.
+    #[track_caller]
+    pub fn ready_role(&self, name: &str) -> i32 {
+        wait_for(&format!("{name} of pod {} is ready", self.name), || {
+            let role = self.status()?.roles.into_iter().find(|role| role.name == name && role.ready)?;
+            role.pid
+        })
     }
 }
 

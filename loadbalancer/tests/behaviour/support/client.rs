@@ -43,6 +43,22 @@ impl Client {
         self.stream.get_ref().shutdown(Shutdown::Both).unwrap();
     }
 
+    /// A connection, if it is accepted.
+    pub(crate) fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(super::PATIENCE)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Sends a GET and reads the answer, if it comes whole.
+    pub(crate) fn try_get(&mut self, path: &str) -> Option<Answer> {
+        self.stream.get_mut().write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).ok()?;
+        let line = self.stream.fill_buf().ok()?;
+        (!line.is_empty()).then_some(())?;
+        self.try_answer("GET").filter(|answer| answer.complete)
+    }
+
     /// Sends a request and reads the answer.
     pub(crate) fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
         self.send(request);
@@ -118,6 +134,11 @@ impl Client {
     fn line(&mut self) -> Option<String> {
         let mut line = String::new();
         (self.stream.read_line(&mut line).ok()? > 0).then_some(line)
+    }
+
+    /// Whether the connection ends without more bytes and without a reset.
+    pub(crate) fn has_ended_in_order(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
     }
 
     /// Whether the connection has ended without more bytes.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// Every object of one kind that a watch follows, by name. Known as a whole or not at all.
 #[derive(Debug)]
-pub(super) struct Mirror<K> {
+pub(crate) struct Mirror<K> {
     known: BTreeMap<String, K>,
     coming: BTreeMap<String, K>,
     is_complete: bool,
@@ -19,7 +19,7 @@ impl<K> Default for Mirror<K> {
 }
 
 impl<K: ResourceExt> Mirror<K> {
-    pub(super) fn take(&mut self, event: Event<K>) {
+    pub(crate) fn take(&mut self, event: Event<K>) {
         match event {
             Event::Init => self.coming.clear(),
             Event::InitApply(object) => drop(self.coming.insert(object.name_any(), object)),
@@ -33,20 +33,20 @@ impl<K: ResourceExt> Mirror<K> {
     }
 
     /// An object as an answer shows it, which the watch will tell too.
-    pub(super) fn note(&mut self, object: K) {
+    pub(crate) fn note(&mut self, object: K) {
         self.known.insert(object.name_any(), object);
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&K> {
+    pub(crate) fn get(&self, name: &str) -> Option<&K> {
         self.known.get(name)
     }
 
-    pub(super) fn objects(&self) -> impl Iterator<Item = &K> {
+    pub(crate) fn objects(&self) -> impl Iterator<Item = &K> {
         self.known.values()
     }
 
     /// Whether there is nothing that it does not know.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.is_complete
     }
 }
