@@ -164,5 +164,6 @@ fn home_file(name: &str) -> PathBuf {
 /// Notes the order in which things start.
 fn trace(line: &str) {
     let file = fs::File::options().append(true).create(true).open(home_file("trace"));
-    writeln!(file.expect("the trace"), "{line}").expect("traced");
+    // In one write: other processes append to it at the same time.
+    file.expect("the trace").write_all(format!("{line}\n").as_bytes()).expect("traced");
 }
