@@ -245,6 +245,25 @@ impl Site {
     }
 }
 
+impl Site {
+    /// Gives volumes back that are folders of this machine and were ours: a cluster made for tests has only so many, and
+    /// nobody else would empty them.
+    fn give_volumes_back(&self) {
+        let output = self.kubectl(&["get", "persistentvolumes", "-o", "json"]);
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        for volume in list["items"].as_array().into_iter().flatten() {
+            let ours = volume["spec"]["claimRef"]["namespace"] == self.namespace.as_str();
+            let Some(folder) = volume["spec"]["hostPath"]["path"].as_str().filter(|_| ours) else { continue };
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            }
+            let free = r#"[{"op":"remove","path":"/spec/claimRef"}]"#;
+            let _ = self.kubectl(&["patch", "persistentvolume", name(volume), "--type=json", "-p", free]);
+        }
+    }
+}
+
 impl Drop for Site {
     fn drop(&mut self) {
         if std::thread::panicking() && std::env::var_os("SKYSERVE_E2E_KEEP").is_some() {
@@ -255,6 +274,7 @@ impl Drop for Site {
         let _ = self.kubectl(&["delete", "deployments", "--all", "--wait=false"]);
         let _ = self.kubectl(&["delete", "pods", "--all", "--grace-period=1", "--wait=false"]);
         let _ = self.kubectl(&["delete", "namespace", &self.namespace, "--wait=true", "--timeout=90s"]);
+        self.give_volumes_back();
     }
 }
 
