@@ -15,7 +15,7 @@ fn a_successor_starts_and_replays_the_scripts_while_its_predecessor_still_drains
     let job = test.script("job", "echo \"$SKYSERVE_POD\" >> ran; exec sleep 60\n");
     let run = format!("1={job}");
     // A load balancer that takes as long as it may.
-    let roles = ["--role", "loadbalancer=stubborn", "--role", "controller=ready", "--grace-ms", "2000"];
+    let roles = ["--grace-ms", "2000", "--role", "loadbalancer=stubborn", "--role", "controller=ready"];
     let mut old = first.start(&[roles.as_slice(), &["--run", &run]].concat());
     let old_pid = old.id() as i32;
     let draining = first.ready_role("loadbalancer");

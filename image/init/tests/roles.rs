@@ -49,7 +49,7 @@ fn a_listener_is_kept_across_twenty_kills_of_the_load_balancer_and_nobody_is_ref
 #[test]
 fn a_role_that_the_others_need_is_asked_to_stop_once_they_are_gone() {
     let test = TestHome::new();
-    let init = test.start(&["--last-role", "follower=ready", "--role", "loadbalancer=stubborn", "--grace-ms", "700"]);
+    let init = test.start(&["--grace-ms", "700", "--last-role", "follower=ready", "--role", "loadbalancer=stubborn"]);
     let follower = test.ready_role("follower", None);
     let balancer = test.ready_role("loadbalancer", None);
     init.signal(Signal::SIGTERM);
