@@ -68,6 +68,8 @@ pub enum Conflict {
     IncarnationUsed { service: String, incarnation: u64, next: u64 },
     #[error("service {service}: version {version} is not above its newest, {newest}")]
     VersionUsed { service: String, version: Version, newest: Version },
+    #[error("service {service}: a version was stored that its row does not name as the newest")]
+    VersionNotTaken { service: String },
     #[error("service {service}: replica id {id} was used before")]
     ReplicaIdUsed { service: String, id: ReplicaId },
     #[error("service {service}: its next replica id must be above every id that was used")]

@@ -133,6 +133,7 @@ impl SqliteStore {
         for change in changes {
             writer.apply(change)?;
         }
+        writer.judge_whole(changes)?;
         transaction.commit().map_err(|error| match constraint(&error) {
             Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => {
                 StoreError::Missing { path: path.clone(), what: "a version that a service or a replica has".to_owned() }

@@ -74,6 +74,29 @@ impl Writer<'_> {
         }
     }
 
+    /// What can be judged only once all of a transaction's changes are made: a version that was stored is the newest
+    /// that its service's row names, or an earlier one. What is stored otherwise could not be read back.
+    pub(crate) fn judge_whole(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let grown = changes.iter().filter_map(|change| match change {
+            Change::InsertVersion { service, .. } => Some(service),
+            _ => None,
+        });
+        for service in grown {
+            let beyond: bool = self
+                .connection
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM versions JOIN services ON services.name = versions.service \
+                     WHERE versions.service = ?1 AND versions.version > services.version)",
+                )
+                .and_then(|mut statement| statement.query_row([service], |row| row.get(0)))
+                .map_err(|error| self.error(error))?;
+            if beyond {
+                return Err(Conflict::VersionNotTaken { service: service.clone() }.into());
+            }
+        }
+        Ok(())
+    }
+
     fn insert_service(&self, head: &Head, rules: &VersionRules, source: &str) -> Result<(), StoreError> {
         let name = &head.name;
         let values = head_values(head)?;

@@ -87,6 +87,7 @@ impl Rows {
     fn refer_to_versions_that_are_there(&self) -> bool {
         let mut versions = self.replicas.values().map(|replica| replica.version).chain([self.head.version]);
         versions.all(|version| self.versions.contains_key(&version))
+            && self.versions.keys().all(|version| *version <= self.head.version)
     }
 
     /// The service as a controller is to find it.

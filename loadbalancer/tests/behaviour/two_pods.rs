@@ -152,7 +152,7 @@ fn a_pod_is_replaced_under_load_and_no_request_fails() {
 /// That the test above can fail.
 #[test]
 fn a_pod_that_leaves_at_once_fails_requests() {
-    let replaced = replace(Signal::SIGINT);
+    let replaced = replace(Signal::SIGKILL);
     assert!(!replaced.old_was_needed);
     assert!(replaced.failed > 0);
 }
