@@ -1,5 +1,5 @@
 //! One service: what the user asked for, and the replicas that carry it out. How several versions of it live side by
-//! side is in [`crate::rollout`].
+//! side is in `rollout`.
 
 use crate::ids::{ReplicaId, ReplicaUid, Timestamp, Version};
 use crate::limits;

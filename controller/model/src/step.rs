@@ -6,7 +6,7 @@
 //!
 //! Invariants (checked by `tests/sim` at every step):
 //! * A replica id is never used twice.
-//! * Nothing is launched or terminated without a stored [`Operation`] that says so.
+//! * Nothing is launched or terminated without a stored [`Operation`](crate::replica::Operation) that says so.
 //! * A replica becomes READY only by a probe that passed.
 //! * No more replicas are alive than the target, and one more while versions differ.
 //! * An update ends no READY replica before as many others are READY as there should be.

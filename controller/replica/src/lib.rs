@@ -1,9 +1,9 @@
 //! `skyserve replica`: what runs of ours in a replica's pod.
 //!
 //! * `prepare`, in the init container (the controller's image): puts this very binary where the user's container
-//!   finds it, and fetches the uploaded files. See [`prepare`].
+//!   finds it, and fetches the uploaded files. See `prepare`.
 //! * `run`, as PID 1 of the user's container (any image): puts the files in place, runs `setup`, then `run`; forwards
-//!   signals, reaps orphans, and says how it ended. See [`run`].
+//!   signals, reaps orphans, and says how it ended. See `run`.
 //! * `is-running`, as that container's startup probe: whether `setup` is over.
 //!
 //! Invariants:

@@ -1,5 +1,5 @@
 //! Unpacks a replica's bundle: a tar file with `workdir/` and `mounts/0`, `mounts/1`, … For local replicas
-//! ([`unpack`]) and for those in pods, which have the tar from elsewhere ([`unpack_entries`]).
+//! (`unpack`) and for those in pods, which have the tar from elsewhere ([`unpack_entries`]).
 //!
 //! Nothing is ever written outside the folder it is unpacked to: entries with an absolute path, `..`, devices,
 //! sockets and pipes are refused, and no entry is written through a link that leads out.

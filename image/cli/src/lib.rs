@@ -4,7 +4,7 @@
 //! [`parse`] says what a command line means; the binary carries out roles itself and hands commands for
 //! a person to [`run`]. Everything about services is asked of the controller, over its Unix socket or by port-forward
 //! to its pod; this crate never opens the database and never touches a replica. On a cluster it makes and removes the
-//! controller itself ([`cluster`]).
+//! controller itself (`cluster`).
 //!
 //! Invariants:
 //! * A YAML is judged, and every local file looked for, before anything is changed.

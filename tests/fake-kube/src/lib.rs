@@ -2,7 +2,7 @@
 //!
 //! It keeps objects of any kind as JSON and gives them UIDs and resource versions; it serves create, get, list (paged,
 //! by label and field), watch (with bookmarks), delete (graceful, with preconditions), replace, patch (merged) and pod
-//! logs. [`FakeKube::fault`] scripts what goes wrong at which call. A small [`kubelet`] brings pods up and down and
+//! logs. [`FakeKube::fault`] scripts what goes wrong at which call. A small `kubelet` brings pods up and down and
 //! collects garbage, when it is let.
 //!
 //! What happened is all kept ([`FakeKube::history`]), so that a test can say what must never have been.
