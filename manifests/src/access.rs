@@ -83,14 +83,6 @@ pub const CONTROLLER_GRANTS: &[Grant] = &[
         needed: |config| config.high_availability,
         reason: "the Deployment's uid is what everything is owned by",
     },
-    Grant {
-        group: "events.k8s.io",
-        resource: "events",
-        verbs: &["create", "patch"],
-        named: None,
-        needed: ALWAYS,
-        reason: "`kubectl describe` tells what happened to replicas; an event that repeats is counted up",
-    },
 ];
 
 /// What a load balancer alone may do.
