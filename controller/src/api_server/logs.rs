@@ -180,7 +180,8 @@ fn kept_log(path: PathBuf, request: LogRequest) -> mpsc::Receiver<Result<Bytes, 
 }
 
 fn failed(error: &ProviderError) -> Failure {
-    let status = if error.retryable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NOT_FOUND };
+    // Not 503: that is how a controller that restarts answers, and clients wait for it.
+    let status = if error.retryable { StatusCode::BAD_GATEWAY } else { StatusCode::NOT_FOUND };
     Failure::new(status, error.message.clone())
 }
 
