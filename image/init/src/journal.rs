@@ -11,8 +11,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::log_file::RotatingLog;
 use crate::sys;
 
-/// A pipe that polls as writable takes this much without blocking (PIPE_BUF).
-const LINE_BYTES_MAX: usize = 4096;
 /// A replay takes a few lines; failing scripts add one for each attempt.
 const RECOVERY_LOG_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -37,12 +35,11 @@ impl Journal {
 /// Says a line on standard error.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     let mut text = format!("{} skyserve init: {line}\n", utc(now())).into_bytes();
-    if text.len() > LINE_BYTES_MAX {
-        text.truncate(LINE_BYTES_MAX - 1);
+    if text.len() > sys::TAKEN_BYTES_MAX {
+        text.truncate(sys::TAKEN_BYTES_MAX - 1);
         text.push(b'\n');
     }
-    let mut polled = [libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 }];
-    if sys::poll(&mut polled, Some(Duration::ZERO)).is_ok() && polled[0].revents & libc::POLLOUT != 0 {
+    if sys::takes_a_write(libc::STDERR_FILENO) {
         // Nobody is left to be told of a failure.
         let _ = io::stderr().write_all(&text);
     }

@@ -20,9 +20,6 @@ pub(crate) const BUFFER_BYTES: usize = 64 * 1024;
 const WINDOW_BYTES_MAX: usize = 1024 * 1024;
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// A pipe that polls as writable takes this much without blocking (PIPE_BUF).
-const SHOWN_BYTES_AT_ONCE: usize = 4096;
-
 /// The output of one attempt of a script, and of what it left in the background.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -91,10 +88,10 @@ impl Output {
 
 /// Writes to standard output what it takes without blocking. When its reader is slow the rest is only in the log.
 fn show(bytes: &[u8]) {
-    for piece in bytes.chunks(SHOWN_BYTES_AT_ONCE) {
-        let mut polled = [libc::pollfd { fd: libc::STDOUT_FILENO, events: libc::POLLOUT, revents: 0 }];
-        let takes = sys::poll(&mut polled, Some(Duration::ZERO)).is_ok() && polled[0].revents & libc::POLLOUT != 0;
-        if !takes || std::io::stdout().write_all(piece).and_then(|()| std::io::stdout().flush()).is_err() {
+    for piece in bytes.chunks(sys::TAKEN_BYTES_MAX) {
+        if !sys::takes_a_write(libc::STDOUT_FILENO)
+            || std::io::stdout().write_all(piece).and_then(|()| std::io::stdout().flush()).is_err()
+        {
             return;
         }
     }

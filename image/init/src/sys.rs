@@ -24,6 +24,15 @@ const PID_ROOM_BYTES: usize = 11;
 /// Highest signal number of Linux.
 pub(crate) const SIGNAL_MAX: c_int = 64;
 
+/// What a pipe that polls as writable takes without blocking (PIPE_BUF).
+pub(crate) const TAKEN_BYTES_MAX: usize = 4096;
+
+/// Whether [`TAKEN_BYTES_MAX`] can be written to `fd` now without blocking.
+pub(crate) fn takes_a_write(fd: RawFd) -> bool {
+    let mut polled = [libc::pollfd { fd, events: libc::POLLOUT, revents: 0 }];
+    poll(&mut polled, Some(Duration::ZERO)).is_ok() && polled[0].revents & libc::POLLOUT != 0
+}
+
 /// One environment entry, `NAME=value`.
 #[derive(Debug)]
 pub(crate) struct EnvEntry {
