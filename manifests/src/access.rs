@@ -89,7 +89,7 @@ pub const CONTROLLER_GRANTS: &[Grant] = &[
 pub const LOAD_BALANCER_GRANTS: &[Grant] = &[Grant {
     group: "",
     resource: "configmaps",
-    verbs: &["get", "list", "watch"],
+    verbs: &["list", "watch"],
     named: Some(Names::routes),
     needed: WITH_LOAD_BALANCERS,
     reason: "it follows the controller's routes, and may see nothing else",

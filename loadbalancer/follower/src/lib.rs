@@ -9,6 +9,7 @@
 
 use futures_util::{Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
+use skyserve_kube::kube::api::ListParams;
 use skyserve_kube::kube::runtime::WatchStreamExt;
 use skyserve_kube::kube::runtime::watcher::{self, Event, watcher};
 use skyserve_kube::kube::{Api, Client};
@@ -72,17 +73,24 @@ pub fn run(options: Options) -> Result<(), FollowerError> {
 /// Follows for ever.
 pub async fn follow(client: Client, options: Options) {
     let api: Api<ConfigMap> = Api::namespaced(client, &options.namespace);
-    let one = watcher::Config::default().fields(&format!("metadata.name={}", options.config_map));
+    let one = watcher::Config::default().fields(&only(&options.config_map));
     let told = watcher(api.clone(), one).default_backoff();
     let looked = stream::unfold((api, options.clone()), look);
     Follower::new(options).follow(stream::select(told, looked.boxed())).await;
+}
+
+/// Selects the one object of this name: to whoever may list and watch that one, and nothing else, this is allowed.
+fn only(name: &str) -> String {
+    format!("metadata.name={name}")
 }
 
 /// One look at the ConfigMap, after a pause. What it cannot see the watch complains of.
 async fn look((api, options): (Api<ConfigMap>, Options)) -> Option<(WatchResult, (Api<ConfigMap>, Options))> {
     loop {
         tokio::time::sleep(options.look_interval).await;
-        if let Ok(Ok(Some(map))) = timeout(ANSWER_WAIT, api.get_opt(&options.config_map)).await {
+        let params = ListParams::default().fields(&only(&options.config_map));
+        let Ok(Ok(maps)) = timeout(ANSWER_WAIT, api.list(&params)).await else { continue };
+        if let Some(map) = maps.items.into_iter().next() {
             return Some((Ok(Event::Apply(map)), (api, options)));
         }
     }

@@ -110,6 +110,12 @@ impl Site {
         self.command("skyserve").args(arguments).output().unwrap()
     }
 
+    /// Runs `skyserve`, to its end or for this long; in the latter case it has failed.
+    pub fn run_within(&self, span: Duration, arguments: &[&str]) -> Output {
+        let seconds = span.as_secs().max(1).to_string();
+        self.command("timeout").args(["--kill-after=5", &seconds, "skyserve"]).args(arguments).output().unwrap()
+    }
+
     /// Runs `skyserve`, which must succeed; gives what it printed.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
