@@ -9,7 +9,7 @@ use crate::store::{Disk, SimStore};
 use crate::user::BROKEN;
 use crate::world::{Happening, World};
 use skyserve_controller::core::{Core, Fatal, Input, Output};
-use skyserve_model::{CallFailure, OperationKind, ReplicaId, ReplicaUid, Timestamp, VersionRules};
+use skyserve_model::{CallFailure, Observation, OperationKind, ReplicaId, ReplicaUid, Timestamp, VersionRules};
 use skyserve_routes::RouteTable;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl World {
                     let found = self.file.as_ref().map(RouteTable::version);
                     if found.is_some_and(|found| table.version() >= found) {
                         let detail = format!("an overtaken controller's {:?} is not before {found:?}", table.version());
-                        return Err(Violation::new(I::TablesGrow, detail));
+                        return Err(Violation::new(I::EpochsAndTablesGrow, detail));
                     }
                 }
                 Output::StartProbe { .. } | Output::StopProbe { .. } | Output::List => {}
@@ -172,7 +172,7 @@ impl World {
                 self.probes.retain(|_, probe| probe.uid != uid);
                 Ok(())
             }
-            Output::Publish(table) => self.publish(&table),
+            Output::Publish(table) => self.publish(table.as_ref().clone()),
             Output::List => {
                 let (tenure, began_at) = (self.tenure, self.clock.wall());
                 let longest_ms = if self.random.per_mille(self.faults.list_slow) { LIST_MS_MAX } else { 100 };
@@ -182,7 +182,10 @@ impl World {
         }
     }
 
-    fn publish(&mut self, table: &RouteTable) -> Result<(), Violation> {
+    fn publish(&mut self, mut table: RouteTable) -> Result<(), Violation> {
+        if self.bug == Some(Bug::DriverRepeatsTable) {
+            table.seq = 1;
+        }
         let crash = self.ledger.get().boundaries.cross();
         if crash == Some(Side::Before) {
             self.crash("before it published");
@@ -194,10 +197,11 @@ impl World {
             let tenure = self.tenure;
             self.after(PUBLISH_RETRY_MS, PUBLISH_RETRY_MS, Happening::PublishAgain { tenure });
         } else {
+            let version = table.version();
             let before = self.file.replace(table.clone()).map(|before| before.version());
-            if before.is_some_and(|before| before >= table.version()) {
-                let detail = format!("{:?} was published after {before:?}", table.version());
-                return Err(Violation::new(I::TablesGrow, detail));
+            if before.is_some_and(|before| before >= version) {
+                let detail = format!("{version:?} was published after {before:?}");
+                return Err(Violation::new(I::EpochsAndTablesGrow, detail));
             }
             let routes: Vec<String> = table
                 .services
@@ -361,12 +365,27 @@ impl World {
             Input::Listed { observations: Vec::new(), began_at }
         } else if fails {
             Input::ListFailed { message: "the provider does not answer".to_owned() }
+        } else if self.random.per_mille(self.faults.list_stale) {
+            Input::Listed { observations: self.stale_list(), began_at }
         } else {
             Input::Listed { observations: self.provider.list(), began_at }
         };
         // What was read may be old news by the time it arrives.
         let longest_ms = if self.random.per_mille(self.faults.list_slow) { LIST_MS_MAX } else { 50 };
         self.after(1, longest_ms, Happening::Told { tenure, input: Box::new(input) });
+    }
+
+    /// What was there a while ago. Where that is wrong by now it may cost a replica its life, but not one that is READY:
+    /// its probes are to be believed more than a list.
+    fn stale_list(&mut self) -> Vec<Observation> {
+        let listed = self.lists.front().cloned().unwrap_or_default();
+        self.note(format_args!("a list of {} s ago is read", self.lists.len()));
+        let ready: Vec<ReplicaUid> = self.serving().map(|instance| instance.uid.clone()).collect();
+        let wrong = self.provider.list().into_iter().filter(|observation| !listed.contains(observation));
+        let wrong: Vec<ReplicaUid> =
+            wrong.map(|observation| observation.uid).filter(|uid| !ready.contains(uid)).collect();
+        self.ledger.get().harmed.extend(wrong);
+        listed
     }
 
     pub(crate) fn probe_due(&mut self, number: u64) {

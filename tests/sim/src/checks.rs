@@ -221,7 +221,7 @@ impl World {
                     rules.replicas += 1;
                     service.rules = Arc::new(rules);
                 }
-                Some(Bug::RecoveryForgetsIds) => {
+                Some(Bug::RecoveryForgetsIds | Bug::StoreTakesUsedIds) => {
                     service.head.next_replica_id = ReplicaId(1);
                 }
                 Some(Bug::RecoveryTakesStartingForReady) => {

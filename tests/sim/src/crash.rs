@@ -1,5 +1,5 @@
-//! Where a run may be made to crash: before or after each durable write, provider call and publication,
-//! which are numbered as the run comes to them.
+//! Where a run may be made to crash: before or after each opening of the database, durable write, provider call and
+//! publication, which are numbered as the run comes to them.
 
 /// On which side of a boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,7 @@ pub(crate) struct Boundaries {
     planned: Vec<CrashPoint>,
     passed: u64,
     pub(crate) total: u64,
+    recovery: Option<u64>,
 }
 
 impl Boundaries {
@@ -41,7 +42,18 @@ impl Boundaries {
         }
         self.planned.remove(0);
         self.passed = 0;
+        self.recovery = None;
         Some(point.side)
+    }
+
+    /// The world is as it should be: what the crash before had left to do is done.
+    pub(crate) fn note_settled(&mut self) {
+        self.recovery.get_or_insert(self.passed);
+    }
+
+    /// Boundaries from the restart after the latest crash until all was as it should be again.
+    pub(crate) fn of_recovery(&self) -> u64 {
+        self.recovery.unwrap_or(self.passed)
     }
 
     /// Whether every planned crash has come.

@@ -13,6 +13,8 @@ pub struct Faults {
     pub call_slow: u64,
     pub list_fails: u64,
     pub list_slow: u64,
+    /// A list shows what was there some time before it was asked for.
+    pub list_stale: u64,
     pub observation_repeated: u64,
     pub observation_late: u64,
     /// Of the replicas: ends, hangs, vanishes, is never ready, …
@@ -69,6 +71,7 @@ impl Faults {
             commit_in_doubt: rate(40),
             clock_set: rate(300),
             stopped: rate(500),
+            list_stale: rate(300),
         }
     }
 }
@@ -96,6 +99,8 @@ pub enum Bug {
     DriverPublishesEmptyTable,
     /// The driver gives every controller the first one's epoch.
     DriverKeepsEpoch,
+    /// The driver publishes every table under the first one's version.
+    DriverRepeatsTable,
     /// The driver's idea of the time lags behind.
     DriverIsLate,
     /// The provider starts another resource for each launch of a uid.
@@ -108,6 +113,8 @@ pub enum Bug {
     RecoveryRaisesTarget,
     /// The recovering controller counts replica ids from 1 again.
     RecoveryForgetsIds,
+    /// The recovering controller counts replica ids from 1 again, and the store takes them.
+    StoreTakesUsedIds,
     /// The recovering controller takes replicas of the newest version that are starting for READY ones.
     RecoveryTakesStartingForReady,
     /// The driver launches every replica as the newest version says.

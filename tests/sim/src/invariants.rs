@@ -34,7 +34,7 @@ invariants! {
     DrainsFirst: "a replica that is taken down answers its requests first, for as long as it may",
     RoutesAreTheRows: "a published table names exactly the READY replicas, and draining ones that were READY",
     EndpointIsTrue: "an endpoint is said to listen only where it does, and moves only from a port that is taken",
-    TablesGrow: "each published table comes after the one before, across restarts too",
+    EpochsAndTablesGrow: "each controller has an epoch and each published table a version above every one before, across restarts too",
     AcknowledgedIsKept: "what a user was told is done stays done",
     StoredIsRead: "a new controller reads exactly what was acknowledged as stored",
     OneWriter: "a controller that was overtaken stores nothing",

@@ -5,8 +5,8 @@
 //! ```text
 //! cargo test -p skyserve-sim                            a few hundred runs and the crash matrix, seconds
 //! SEED=7 cargo test -p skyserve-sim -- --nocapture      plays one seed again, with its history
-//! SEEDS=100000 cargo test -p skyserve-sim --release     the long form: so many seeds, and a crash matrix to match
-//! SEEDS=5000..6000 cargo test -p skyserve-sim           a part of it
+//! benches/faults/run [--long] 1 2                       the campaigns: many seeds, on every core
+//! SEEDS=5000..6000 benches/faults/run 1                 one with these seeds
 //! ```
 //!
 //! A crash drops the core and everything under way in the controller; what was sent to the provider may
@@ -34,7 +34,7 @@ mod store;
 mod user;
 mod world;
 
-pub use campaign::{Tally, is_replay, seeds};
+pub use campaign::{Tally, campaign_seeds, is_long, is_replay, play_all, seeds};
 pub use clock::Random;
 pub use crash::{CrashPoint, Side};
 pub use faults::{Bug, Faults};

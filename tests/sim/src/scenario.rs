@@ -86,6 +86,8 @@ pub struct Run {
     pub violation: Option<Violation>,
     /// Whether every planned crash came.
     pub all_crashed: bool,
+    /// Boundaries from the restart after the latest crash until all was as it should be again.
+    pub recovery: u64,
     /// Every status that a replica had.
     pub statuses: BTreeSet<ReplicaStatus>,
 }
@@ -121,6 +123,7 @@ pub fn run(plan: &Plan) -> Run {
         history: std::mem::take(&mut ledger.history),
         violation: played.err(),
         all_crashed: ledger.boundaries.all_crashed(),
+        recovery: ledger.boundaries.of_recovery(),
         statuses: std::mem::take(&mut ledger.statuses),
     }
 }
@@ -227,6 +230,9 @@ fn wait(
         world.step()?;
     }
     world.note(format_args!("so it is: {what}"));
+    if world.is_settled().is_ok() {
+        world.ledger.get().boundaries.note_settled();
+    }
     Ok(())
 }
 

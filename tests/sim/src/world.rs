@@ -4,17 +4,17 @@
 use crate::balancer::Balancer;
 use crate::calls::{Call, Probe};
 use crate::clock::{Clock, Random, Schedule};
-use crate::crash::{Boundaries, CrashPoint};
+use crate::crash::{Boundaries, CrashPoint, Side};
 use crate::faults::{Bug, Faults};
 use crate::invariants::{Invariant as I, Violation};
 use crate::provider::{Provider, Turn};
 use crate::store::{Disk, SharedLedger, SimStore};
 use skyserve_controller::core::{Core, CoreOptions, Held, Input};
-use skyserve_model::{LaunchSpec, Observation, ReplicaUid, Timestamp, VersionRules};
+use skyserve_model::{Epoch, LaunchSpec, Observation, ReplicaUid, Timestamp, VersionRules};
 use skyserve_recovery::{Opened, SqliteStore};
 use skyserve_routes::RouteTable;
 use skyserve_routes::report::Report;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -24,6 +24,8 @@ use tempfile::TempDir;
 const WAKINGS_A_SECOND_MAX: u64 = 40;
 /// Inputs taken before the core is asked for what follows, at most.
 const INPUTS_AT_ONCE_MAX: u64 = 4;
+/// How old a list may be that is stale.
+const LIST_AGE_SECONDS_MAX: usize = 20;
 /// Where a chance is told per second.
 const SECOND_MS: u64 = 1_000;
 
@@ -78,6 +80,8 @@ pub(crate) struct World {
     /// `routes.json`.
     pub(crate) file: Option<RouteTable>,
     pub(crate) publish_again: bool,
+    /// What the provider had at each of the last seconds, the oldest first.
+    pub(crate) lists: VecDeque<Vec<Observation>>,
     pub(crate) calls: BTreeMap<u64, Call>,
     pub(crate) probes: BTreeMap<u64, Probe>,
     pub(crate) numbered: u64,
@@ -88,7 +92,8 @@ pub(crate) struct World {
     /// What each replica was launched with.
     pub(crate) launched: BTreeMap<ReplicaUid, LaunchSpec>,
     pub(crate) clock_was_set: bool,
-    pub(crate) first_epoch: Option<u64>,
+    /// The latest controller's.
+    epoch: Option<Epoch>,
     pub(crate) counts: Counts,
     wakings: (u64, u64),
     folder: TempDir,
@@ -112,6 +117,7 @@ impl World {
             balancer: Balancer::new(),
             file: None,
             publish_again: false,
+            lists: VecDeque::new(),
             calls: BTreeMap::new(),
             probes: BTreeMap::new(),
             numbered: 0,
@@ -119,7 +125,7 @@ impl World {
             wanted: BTreeMap::new(),
             launched: BTreeMap::new(),
             clock_was_set: false,
-            first_epoch: None,
+            epoch: None,
             counts: Counts::default(),
             wakings: (0, 0),
             folder: folder.expect("a folder for the database can be made"),
@@ -225,6 +231,12 @@ impl World {
     /// What goes wrong by itself, once a second.
     fn second_passes(&mut self) {
         self.schedule.at(self.clock.now_ms + SECOND_MS, Happening::SecondPasses);
+        if self.faults.list_stale > 0 {
+            self.lists.push_back(self.provider.list());
+            if self.lists.len() > LIST_AGE_SECONDS_MAX {
+                self.lists.pop_front();
+            }
+        }
         if self.core.is_some() && self.random.per_mille(self.faults.crash) {
             self.crash("it is killed");
         }
@@ -266,6 +278,10 @@ impl World {
             self.stopped = Some(core);
             self.after(100, 30_000, Happening::StoppedGoesOn);
         }
+        self.process_ends(why);
+    }
+
+    fn process_ends(&mut self, why: &str) {
         self.counts.crashes += 1;
         self.note(format_args!("the controller is gone: {why}"));
         self.tenure += 1;
@@ -310,21 +326,29 @@ impl World {
             file.services.clear();
             self.check_routes()?;
         }
+        let crash = self.ledger.get().boundaries.cross();
+        if crash == Some(Side::Before) {
+            self.process_ends("before it opened its database");
+            return Ok(());
+        }
         let Opened { store: database, epoch, mut services, next_incarnation, .. } =
             SqliteStore::open(&self.folder.path().join("skyserve.db"))
                 .map_err(|error| Violation::new(I::StoredIsRead, error.to_string()))?;
         self.note(format_args!("the controller starts, epoch {epoch}"));
         self.check_stored(&services)?;
+        let epoch = self.take_epoch(epoch)?;
+        if crash == Some(Side::After) {
+            self.process_ends("after it took its epoch");
+            return Ok(());
+        }
         self.plant_recovery_bug(&mut services);
-        let first = *self.first_epoch.get_or_insert(epoch.0);
-        let epoch = if self.bug == Some(Bug::DriverKeepsEpoch) { skyserve_model::Epoch(first) } else { epoch };
         let options = CoreOptions {
             exposed: false,
             listen_host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             listen_ports: 30_001..=30_020,
             infra: "simulated".to_owned(),
         };
-        let published = self.file.as_ref().map(RouteTable::version).filter(|_| self.bug != Some(Bug::DriverKeepsEpoch));
+        let published = self.file.as_ref().map(RouteTable::version);
         let store = SimStore { database, ledger: self.ledger.clone(), tenure: self.tenure };
         let held = Held { epoch, next_incarnation, services };
         self.core = Some(Core::new(options, store, held, published, self.clock.wall()));
@@ -334,6 +358,17 @@ impl World {
         }
         self.flush()?;
         self.check()
+    }
+
+    /// A controller's epoch is above that of every one before.
+    fn take_epoch(&mut self, epoch: Epoch) -> Result<Epoch, Violation> {
+        let keeps = self.bug == Some(Bug::DriverKeepsEpoch);
+        let epoch = self.epoch.filter(|_| keeps).unwrap_or(epoch);
+        let before = self.epoch.replace(epoch);
+        if before.is_some_and(|before| before >= epoch) {
+            return Err(Violation::new(I::EpochsAndTablesGrow, format!("epoch {epoch} comes after {before:?}")));
+        }
+        Ok(epoch)
     }
 
     pub(crate) fn observed_later(&mut self, observation: Observation) {

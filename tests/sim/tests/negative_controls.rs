@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 
 /// Seeds in which a bug must show itself.
 const SEEDS: u64 = 120;
+/// Characters of a violation that a list of them shows.
+const SHOWN: usize = 240;
 
-const CONTROLS: [(Bug, Invariant); 20] = [
+const CONTROLS: [(Bug, Invariant); 22] = [
     (Bug::StoreForgets, Invariant::StoredIsRead),
     (Bug::StoreIgnoresEpoch, Invariant::OneWriter),
     (Bug::DriverLaunchesFirst, Invariant::LaunchIsDecidedFirst),
@@ -16,13 +18,15 @@ const CONTROLS: [(Bug, Invariant); 20] = [
     (Bug::DriverLosesAnswers, Invariant::Converges),
     (Bug::DriverTakesErrorForEmpty, Invariant::HealthyIsLeftAlone),
     (Bug::DriverPublishesEmptyTable, Invariant::RoutesAreTheRows),
-    (Bug::DriverKeepsEpoch, Invariant::TablesGrow),
+    (Bug::DriverKeepsEpoch, Invariant::EpochsAndTablesGrow),
+    (Bug::DriverRepeatsTable, Invariant::EpochsAndTablesGrow),
     (Bug::DriverIsLate, Invariant::NoBusyLoop),
     (Bug::ProviderLaunchesAgain, Invariant::OneResourceForOneReplica),
     (Bug::ProviderForgetsTerminations, Invariant::GoneIsGone),
     (Bug::AnswersBeforeStoring, Invariant::AcknowledgedIsKept),
     (Bug::RecoveryRaisesTarget, Invariant::NeverMoreThanTarget),
     (Bug::RecoveryForgetsIds, Invariant::Converges),
+    (Bug::StoreTakesUsedIds, Invariant::IdsAreUsedOnce),
     (Bug::RecoveryTakesStartingForReady, Invariant::UpdateNeverReducesService),
     (Bug::DriverLaunchesNewest, Invariant::LaunchedAsItsVersion),
     (Bug::BalancerHidesRequests, Invariant::DrainsFirst),
@@ -62,7 +66,8 @@ fn every_planted_bug_is_caught_by_the_invariant_that_it_breaks() {
     assert!(missed.is_empty(), "{missed:#?}");
     for run in results.iter().flatten() {
         let violation = run.violation.as_ref().map(ToString::to_string).unwrap_or_default();
-        println!("{:?}, seed {}: {violation}", run.plan.bug, run.plan.seed);
+        let shown: String = violation.chars().take(SHOWN).collect();
+        println!("{:?}, seed {}: {shown}", run.plan.bug, run.plan.seed);
     }
 }
 
@@ -70,8 +75,7 @@ fn every_planted_bug_is_caught_by_the_invariant_that_it_breaks() {
 fn every_invariant_has_a_control() {
     let controlled: BTreeSet<Invariant> = CONTROLS.into_iter().map(|(_, invariant)| invariant).collect();
     let without: Vec<&Invariant> = Invariant::ALL.iter().filter(|invariant| !controlled.contains(invariant)).collect();
-    // The database refuses a second use by itself; the check has a unit test in `store`.
-    assert_eq!(without, [&Invariant::IdsAreUsedOnce]);
+    assert!(without.is_empty(), "{without:?}");
 }
 
 #[test]
