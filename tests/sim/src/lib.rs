@@ -13,7 +13,8 @@
 //! or may not have its effect. Then the database is opened again by a new core. `tests/crash_matrix.rs`
 //! crashes before and after every durable write, provider call and publication of a service's life;
 //! `tests/random.rs` plays everything at once; `tests/negative_controls.rs` plants bugs, each of which must
-//! be caught.
+//! be caught; `tests/incidents` are what happened to users of SkyServe, and `tests/scale.rs` has thousands of replicas,
+//! both on a test stand ([`stand`]).
 //!
 //! What is checked, at every step, is the list in [`Invariant`].
 #![forbid(unsafe_code)]
@@ -30,6 +31,7 @@ mod invariants;
 mod provider;
 mod row;
 mod scenario;
+pub mod stand;
 mod store;
 mod user;
 mod world;
@@ -41,4 +43,5 @@ pub use faults::{Bug, Faults};
 pub use history::History;
 pub use invariants::{Invariant, Violation};
 pub use scenario::{Plan, Run, Story, run};
+pub use user::rules;
 pub use world::Counts;

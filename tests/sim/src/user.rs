@@ -22,8 +22,8 @@ pub(crate) const RUN: &str = "serve";
 /// What replicas run that never become ready.
 pub(crate) const BROKEN: &str = "broken";
 
-/// What a user's YAML asks for.
-pub(crate) fn rules(replicas: u32, run: &str) -> VersionRules {
+/// What a user's YAML asks for: so many replicas that run this.
+pub fn rules(replicas: u32, run: &str) -> VersionRules {
     VersionRules {
         replicas,
         probe: ProbeRules {
