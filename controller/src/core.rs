@@ -4,6 +4,8 @@
 //!
 //! Invariants:
 //! * What is in memory is what the store holds: a step that cannot be stored is undone.
+//! * What happened is applied at the next [`Core::flush`], all of one service's in one step and one transaction: each step
+//!   looks at all replicas of its service, and each transaction waits for the disk.
 //! * Work is derived from the state ([`Core::flush`]), never remembered beside it. What was lost (an
 //!   event whose rows could not be stored, a reply that never came) is derived again.
 //! * At most one call of a kind is under way for a replica.
@@ -20,7 +22,7 @@ mod updates;
 use crate::routes;
 use managed::{Managed, log_changes, turned_not_ready};
 use skyserve_api::ServiceView;
-use skyserve_model::{Change, Epoch, Event, OperationKind, ReplicaUid, Service, Timestamp, recover, step};
+use skyserve_model::{Change, Epoch, Event, OperationKind, ReplicaUid, Service, Timestamp, recover, step_all};
 use skyserve_recovery::{Store, StoreError};
 use skyserve_routes::{ServiceRoutes, TableVersion};
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,8 +155,14 @@ impl<S: Store> Core<S> {
     /// Takes one input.
     pub fn handle(&mut self, input: Input, now: Timestamp) -> Result<(), Fatal> {
         match input {
-            Input::Observed { observation, seen_at } => self.observed(&observation, seen_at, now),
-            Input::Listed { observations, began_at } => self.listed(&observations, began_at, now),
+            Input::Observed { observation, seen_at } => {
+                self.observed(&observation, seen_at);
+                Ok(())
+            }
+            Input::Listed { observations, began_at } => {
+                self.listed(&observations, began_at, now);
+                Ok(())
+            }
             Input::ListFailed { message } => {
                 tracing::warn!("the provider could not say what runs, asking again later: {message}");
                 self.listing = false;
@@ -166,7 +174,8 @@ impl<S: Store> Core<S> {
                 if let Err(failure) = &result {
                     tracing::warn!(%service, %replica, "{} of replica {uid} failed: {}", kind.name(), failure.message);
                 }
-                self.apply_to(&service, &uid, &Event::Called { replica, kind, result }, now)
+                self.note_of(&service, &uid, Event::Called { replica, kind, result });
+                Ok(())
             }
             Input::Probed { service, replica, uid, address, result } => {
                 // A probe of an address that the replica has left says nothing about it.
@@ -174,7 +183,8 @@ impl<S: Store> Core<S> {
                 if probing.map(|probing| probing.address) != Some(address) {
                     return Ok(());
                 }
-                self.apply_to(&service, &uid, &Event::Probed { replica, result }, now)
+                self.note_of(&service, &uid, Event::Probed { replica, result });
+                Ok(())
             }
             Input::Load(report) => self.load(&report, now),
             Input::Exposed { service, outside } => {
@@ -186,10 +196,10 @@ impl<S: Store> Core<S> {
 
     /// What follows from the state at `now`, each thing once.
     pub fn flush(&mut self, now: Timestamp) -> Result<Vec<Output>, Fatal> {
-        let mut outputs = Vec::new();
-        outputs.extend(self.gone.drain(..).map(|uid| Output::StopProbe { uid }));
         if self.trouble.as_ref().is_some_and(|trouble| now < trouble.retry_at) {
+            self.apply_noted(now)?;
             // What was stored before the trouble began is routed and shown all the same.
+            let mut outputs = self.stop_probes_of_gone();
             outputs.extend(self.publish());
             self.refresh_views();
             return Ok(outputs);
@@ -204,7 +214,9 @@ impl<S: Store> Core<S> {
                 managed.dirty = true;
             }
         }
-        self.tick_due(now)?;
+        self.tick_due(now);
+        self.apply_noted(now)?;
+        let mut outputs = self.stop_probes_of_gone();
         if !self.listing && self.list_at <= now {
             (self.listing, self.list_again) = (true, false);
             outputs.push(Output::List);
@@ -233,19 +245,35 @@ impl<S: Store> Core<S> {
         self.list_again = self.listing;
     }
 
-    fn tick_due(&mut self, now: Timestamp) -> Result<(), Fatal> {
-        let due: Vec<String> = self
-            .services
-            .iter()
-            .filter(|(_, managed)| managed.dirty || managed.wake_at.is_some_and(|moment| moment <= now))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            self.apply(&name, &Event::Tick, now)?;
-            if let Some(managed) = self.services.get_mut(&name) {
-                managed.dirty = true;
-                managed.wake_at = managed.service.wake_at(now);
-            }
+    fn stop_probes_of_gone(&mut self) -> Vec<Output> {
+        self.gone.drain(..).map(|uid| Output::StopProbe { uid }).collect()
+    }
+
+    /// Notes a tick for each service whose time has come, to be applied with what has happened to it.
+    fn tick_due(&mut self, now: Timestamp) {
+        let is_due = |managed: &Managed| managed.dirty || managed.wake_at.is_some_and(|moment| moment <= now);
+        for managed in self.services.values_mut().filter(|managed| is_due(managed)) {
+            managed.noted.push(Event::Tick);
+            managed.dirty = true;
+        }
+    }
+
+    /// Applies what has happened to services since it was last applied.
+    fn apply_noted(&mut self, now: Timestamp) -> Result<(), Fatal> {
+        let noted = self.services.iter().filter(|(_, managed)| !managed.noted.is_empty());
+        let names: Vec<String> = noted.map(|(name, _)| name.clone()).collect();
+        names.iter().try_for_each(|name| self.apply_noted_of(name, now))
+    }
+
+    fn apply_noted_of(&mut self, name: &str, now: Timestamp) -> Result<(), Fatal> {
+        let Some(managed) = self.services.get_mut(name) else { return Ok(()) };
+        let events = std::mem::take(&mut managed.noted);
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.apply(name, &events, now)?;
+        if let Some(managed) = self.services.get_mut(name).filter(|_| events.contains(&Event::Tick)) {
+            managed.wake_at = managed.service.wake_at(now);
         }
         Ok(())
     }
@@ -273,18 +301,24 @@ impl<S: Store> Core<S> {
         self.routes_dirty = true;
     }
 
-    /// Applies an event that is about the replica `uid`, unless the service of that name is another by now.
-    fn apply_to(&mut self, name: &str, uid: &ReplicaUid, event: &Event, now: Timestamp) -> Result<(), Fatal> {
-        match self.owner(uid) {
-            Some(_) => self.apply(name, event, now),
-            None => Ok(()),
+    /// Notes an event that is about the replica `uid`, unless the service of that name is another by now.
+    fn note_of(&mut self, name: &str, uid: &ReplicaUid, event: Event) {
+        if self.owner(uid).is_some() {
+            self.note(name, event);
         }
     }
 
-    /// Applies one event and stores what changes. What cannot be stored now is undone, and will be
+    /// Notes what has happened to a service: it is applied at the next flush, or before what a user asks for.
+    fn note(&mut self, name: &str, event: Event) {
+        if let Some(managed) = self.services.get_mut(name) {
+            managed.noted.push(event);
+        }
+    }
+
+    /// Applies events of one service and stores what changes. What cannot be stored now is undone, and will be
     /// derived again.
-    fn apply(&mut self, name: &str, event: &Event, now: Timestamp) -> Result<(), Fatal> {
-        match self.try_apply(name, event, now) {
+    fn apply(&mut self, name: &str, events: &[Event], now: Timestamp) -> Result<(), Fatal> {
+        match self.try_apply(name, events, now) {
             Ok(()) => Ok(()),
             Err(error) if error.must_exit() => Err(Fatal(error)),
             Err(error) if error.is_transient() => {
@@ -299,21 +333,21 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn try_apply(&mut self, name: &str, event: &Event, now: Timestamp) -> Result<(), StoreError> {
+    fn try_apply(&mut self, name: &str, events: &[Event], now: Timestamp) -> Result<(), StoreError> {
         let Some(managed) = self.services.get_mut(name) else { return Ok(()) };
         if self.trouble.is_some() {
             // What happened meanwhile may have been lost: see `flush`.
             recover(&mut managed.service, now);
         }
         let before = managed.service.status();
-        let (mut changes, undo) = step(&mut managed.service, event, now);
+        let (mut changes, undo) = step_all(&mut managed.service, events, now);
         let gone = managed.service.is_gone();
         if gone {
             changes = vec![Change::DeleteService { name: name.to_owned() }];
         }
+        // A call that failed and changes nothing must still be made again.
+        managed.dirty |= events.iter().any(|event| matches!(event, Event::Called { .. }));
         if changes.is_empty() {
-            // A call that failed and changes nothing must still be made again.
-            managed.dirty |= matches!(event, Event::Called { .. });
             return Ok(());
         }
         if let Err(error) = self.store.commit(&changes) {

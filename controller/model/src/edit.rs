@@ -96,6 +96,12 @@ impl<'a> Edit<'a> {
         self.service
     }
 
+    /// Whether anything may have been changed.
+    pub(crate) fn is_begun(&self) -> bool {
+        let Undo { head, versions, replicas } = &self.undo;
+        head.is_some() || versions.is_some() || !replicas.is_empty()
+    }
+
     pub(crate) fn head_mut(&mut self) -> &mut Head {
         self.undo.head.get_or_insert_with(|| self.service.head.clone());
         &mut self.service.head

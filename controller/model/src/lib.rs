@@ -22,4 +22,4 @@ pub use launch::{Amount, Ended, LaunchSpec, Observation, Phase, Stage};
 pub use replica::{Operation, OperationKind, Replica, ReplicaStatus};
 pub use rules::{LaunchTemplate, ProbeRules, VersionRules};
 pub use service::{Head, Proven, Service, ServiceStatus, Shutdown};
-pub use step::{CallFailure, Event, recover, step};
+pub use step::{CallFailure, Event, recover, step, step_all};

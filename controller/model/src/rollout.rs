@@ -115,8 +115,8 @@ impl Service {
         let target = self.target();
         let (mut newest, mut others): (Vec<&Replica>, Vec<&Replica>) =
             self.alive().partition(|replica| self.is_newest(replica));
-        newest.sort_by_key(|replica| self.going_order(replica));
-        others.sort_by_key(|replica| self.going_order(replica));
+        newest.sort_by_cached_key(|replica| self.going_order(replica));
+        others.sort_by_cached_key(|replica| self.going_order(replica));
         let mut going: Vec<&Replica> = Vec::new();
         // Of a version that never served and is not wanted any more: nothing is lost with them.
         others.retain(|replica| {
@@ -133,7 +133,7 @@ impl Service {
         let over = (newest.len() + others.len()).saturating_sub(target + surge);
         let mut starting: Vec<&Replica> =
             newest.into_iter().chain(others).filter(|replica| replica.status != ReplicaStatus::Ready).collect();
-        starting.sort_by_key(|replica| self.going_order(replica));
+        starting.sort_by_cached_key(|replica| self.going_order(replica));
         going.extend(starting.into_iter().take(over));
         going.into_iter().map(|replica| replica.id).collect()
     }

@@ -231,7 +231,8 @@ impl Service {
         }
     }
 
-    /// The next moment at which [`step`](crate::step::step) has something to do without any event.
+    /// The next moment at which [`step`](crate::step::step) has something to do without any event, after a tick at `now` or a
+    /// step at `now` that changed something.
     /// `None` while only events can change anything.
     pub fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
         let operations =

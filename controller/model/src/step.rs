@@ -71,33 +71,47 @@ pub struct CallFailure {
 /// Applies `event` to `service` and gives the rows that must be stored before anything is carried out.
 /// If they cannot be stored, [`Service::undo`] takes the step back.
 pub fn step(service: &mut Service, event: &Event, now: Timestamp) -> (Vec<Change>, Undo) {
+    step_all(service, std::slice::from_ref(event), now)
+}
+
+/// The same with all that has happened since the last step, in its order: one transaction, and what follows from the
+/// state is derived once. Looking at every replica for each event would cost their number squared. An [`Event::Update`]
+/// comes alone.
+pub fn step_all(service: &mut Service, events: &[Event], now: Timestamp) -> (Vec<Change>, Undo) {
     let mut edit = Edit::new(service);
+    for event in events {
+        apply(&mut edit, event, now);
+    }
+    // News that change nothing have nothing following from them; what only time brings is for a tick.
+    if edit.is_begun() || events.contains(&Event::Tick) {
+        reconcile(&mut edit, now);
+    }
+    edit.finish()
+}
+
+fn apply(edit: &mut Edit<'_>, event: &Event, now: Timestamp) {
     match event {
         Event::Tick => {}
-        Event::Observed { replica, phase, seen_at } => observed(&mut edit, *replica, phase, *seen_at, now),
-        Event::Orphaned { uid } => orphaned(&mut edit, uid, now),
-        Event::Called { replica, kind: OperationKind::Launch, result } => launched(&mut edit, *replica, result, now),
-        Event::Called { replica, kind: OperationKind::Terminate, result } => {
-            terminated(&mut edit, *replica, result, now);
-        }
-        Event::Probed { replica, result } => probed(&mut edit, *replica, result, now),
-        Event::Drained { replica } => drained(&mut edit, *replica, now),
+        Event::Observed { replica, phase, seen_at } => observed(edit, *replica, phase, *seen_at, now),
+        Event::Orphaned { uid } => orphaned(edit, uid, now),
+        Event::Called { replica, kind: OperationKind::Launch, result } => launched(edit, *replica, result, now),
+        Event::Called { replica, kind: OperationKind::Terminate, result } => terminated(edit, *replica, result, now),
+        Event::Probed { replica, result } => probed(edit, *replica, result, now),
+        Event::Drained { replica } => drained(edit, *replica, now),
         Event::EndpointListens => edit.head_mut().endpoint_confirmed = true,
         Event::EndpointMoves { listen } => {
             if !edit.service().head.endpoint_confirmed {
                 edit.head_mut().listen = *listen;
             }
         }
-        Event::Update { rules, source } => update_version(&mut edit, rules, source, now),
+        Event::Update { rules, source } => update_version(edit, rules, source, now),
         Event::TerminateReplica { replica, purge } => {
             let reason = format!("replica {replica} was taken down by `down --replica-id`");
             let decision = Decision { reason: &reason, drain_ms: limits::DRAIN_MS_MAX, purge: *purge };
-            terminate_by_decision(&mut edit, *replica, decision, now);
+            terminate_by_decision(edit, *replica, decision, now);
         }
-        Event::Shutdown { purge } => shut_down(&mut edit, *purge, now),
+        Event::Shutdown { purge } => shut_down(edit, *purge, now),
     }
-    reconcile(&mut edit, now);
-    edit.finish()
 }
 
 /// Prepares a service that was read from the store for a new controller's tenure. Times that decide

@@ -4,7 +4,7 @@ use super::messages::{CoreOptions, Output, Outside};
 use crate::{routes, view};
 use skyserve_api::ServiceView;
 use skyserve_model::{
-    Change, OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, ServiceStatus, Timestamp,
+    Change, Event, OperationKind, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, ServiceStatus, Timestamp,
     VersionRules, limits,
 };
 use skyserve_routes::TableVersion;
@@ -33,6 +33,8 @@ pub(super) struct Managed {
     pub(super) view: Arc<ServiceView>,
     pub(super) view_stale: bool,
     pub(super) wake_at: Option<Timestamp>,
+    /// What has happened to it and is still to be applied.
+    pub(super) noted: Vec<Event>,
     /// Whether outputs may have to follow from its state.
     pub(super) dirty: bool,
     /// The first table in which each draining replica gets no new requests.
@@ -56,6 +58,7 @@ impl Managed {
             view,
             view_stale: false,
             wake_at: None,
+            noted: Vec::new(),
             dirty: true,
             draining: BTreeMap::new(),
             offered: None,

@@ -8,23 +8,12 @@ use skyserve_routes::report::Report;
 use std::collections::BTreeSet;
 
 impl<S: Store> Core<S> {
-    pub(super) fn observed(
-        &mut self,
-        observation: &Observation,
-        seen_at: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), Fatal> {
-        let Some((name, replica)) = self.owner(&observation.uid) else { return Ok(()) };
-        let event = Event::Observed { replica, phase: observation.phase.clone(), seen_at };
-        self.apply(&name, &event, now)
+    pub(super) fn observed(&mut self, observation: &Observation, seen_at: Timestamp) {
+        let Some((name, replica)) = self.owner(&observation.uid) else { return };
+        self.note(&name, Event::Observed { replica, phase: observation.phase.clone(), seen_at });
     }
 
-    pub(super) fn listed(
-        &mut self,
-        observations: &[Observation],
-        began_at: Timestamp,
-        now: Timestamp,
-    ) -> Result<(), Fatal> {
+    pub(super) fn listed(&mut self, observations: &[Observation], began_at: Timestamp, now: Timestamp) {
         self.listing = false;
         self.list_at = if self.list_again { now } else { now.plus_ms(LIST_INTERVAL_MS) };
         let mut seen = BTreeSet::new();
@@ -40,7 +29,7 @@ impl<S: Store> Core<S> {
             } else {
                 Event::Orphaned { uid: observation.uid.clone() }
             };
-            self.apply(&name, &event, now)?;
+            self.note(&name, event);
         }
         let absent: Vec<(String, ReplicaId)> = self
             .services
@@ -50,9 +39,8 @@ impl<S: Store> Core<S> {
             .map(|(name, replica)| (name, replica.id))
             .collect();
         for (name, replica) in absent {
-            self.apply(&name, &Event::Observed { replica, phase: Phase::Absent, seen_at: began_at }, now)?;
+            self.note(&name, Event::Observed { replica, phase: Phase::Absent, seen_at: began_at });
         }
-        Ok(())
     }
 
     pub(super) fn load(&mut self, report: &Report, now: Timestamp) -> Result<(), Fatal> {
@@ -78,7 +66,7 @@ impl<S: Store> Core<S> {
             }
         }
         for (name, event) in events {
-            self.apply(&name, &event, now)?;
+            self.note(&name, event);
         }
         self.note_report(report, now);
         if report.table_error.is_some() && self.publish_again_at <= now {
@@ -130,7 +118,7 @@ impl<S: Store> Core<S> {
         self.ports_taken.insert(managed.service.head.listen.port());
         let Ok(listen) = self.free_address(&|_| true) else { return Ok(()) };
         tracing::warn!(service = %name, "the endpoint's port is in use by another program, moving to {listen}");
-        self.apply(name, &Event::EndpointMoves { listen }, now)?;
+        self.apply(name, &[Event::EndpointMoves { listen }], now)?;
         // Unless that could not be stored, and it stays.
         if let Some(managed) = self.services.get_mut(name).filter(|managed| managed.service.head.listen == listen) {
             managed.offered = None;

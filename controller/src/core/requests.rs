@@ -92,8 +92,10 @@ impl<S: Store> Core<S> {
         event: &Event,
         now: Timestamp,
     ) -> Result<Arc<ServiceView>, RequestError> {
+        // What happened before the user asked comes first.
+        self.apply_noted_of(name, now)?;
         let view = Arc::clone(&self.find(name)?.view);
-        self.try_apply(name, event, now)
+        self.try_apply(name, std::slice::from_ref(event), now)
             .map_err(|error| self.refuse(&error, now).unwrap_or(RequestError::Fatal(Fatal(error))))?;
         let Some(managed) = self.services.get_mut(name) else { return Ok(view) };
         managed.refresh_view(&self.options.infra);

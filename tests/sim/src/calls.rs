@@ -121,6 +121,7 @@ impl World {
             outputs = core.flush(Timestamp(now.0 - late_ms))?;
             Ok(())
         })?;
+        self.ledger.get().passing.clear();
         let tenure = self.tenure;
         for output in outputs {
             if tenure != self.tenure || self.core.is_none() {
@@ -420,10 +421,8 @@ impl World {
         let passes =
             result.is_ok() && self.provider.find(uid).is_none_or(|instance| instance.ready_at <= self.clock.now_ms);
         let fails = result.is_err();
-        self.ledger.get().passing = passes.then(|| uid.clone());
-        let told = self.tell(Input::Probed { service: service.clone(), replica, uid: uid.clone(), address, result });
-        self.ledger.get().passing = None;
-        told?;
+        self.ledger.get().passing.extend(passes.then(|| uid.clone()));
+        self.tell(Input::Probed { service: service.clone(), replica, uid: uid.clone(), address, result })?;
         if fails && self.bug == Some(Bug::DriverEndsOnFailedProbe) {
             self.start_call(service, replica, uid.clone(), OperationKind::Terminate)?;
         }

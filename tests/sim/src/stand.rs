@@ -5,8 +5,8 @@
 use crate::crash::{CrashPoint, Side};
 use skyserve_controller::core::{Core, CoreOptions, Fatal, Held, Input, Output};
 use skyserve_model::{
-    CallFailure, Change, LaunchSpec, Observation, OperationKind, Phase, ReplicaId, ReplicaStatus, ReplicaUid, Service,
-    Timestamp,
+    CallFailure, Change, LaunchSpec, Observation, OperationKind, Phase, Replica, ReplicaId, ReplicaStatus, ReplicaUid,
+    Service, Timestamp,
 };
 use skyserve_recovery::{SqliteStore, Store, StoreError};
 use skyserve_routes::RouteTable;
@@ -105,6 +105,56 @@ impl Stand {
         stand
     }
 
+    /// A controller that is about to take over so many services, each with so many READY replicas of an earlier one.
+    pub fn taking_over(services: u32, replicas: u32) -> Self {
+        let mut stand = Self::new();
+        stand.core = None;
+        let mut database = SqliteStore::open(&stand.database()).expect("the database can be opened").store;
+        for number in 0..services {
+            let changes = stand.serving(number, replicas);
+            database.commit(&changes).expect("it can be stored");
+        }
+        stand
+    }
+
+    fn serving(&mut self, number: u32, replicas: u32) -> Vec<Change> {
+        let port = PORTS.start() + u16::try_from(number).expect("there are few services");
+        let listen = SocketAddr::from(([127, 0, 0, 1], port));
+        let name = format!("service-{number}");
+        let rules = crate::rules(replicas, "serve");
+        let mut service = Service::new(name.clone(), u64::from(number) + 1, listen, rules, self.now);
+        service.head.endpoint_confirmed = true;
+        service.head.ever_ready = true;
+        service.head.ready_since = Some(self.now);
+        service.head.next_replica_id = ReplicaId(u64::from(replicas) + 1);
+        let (head, rules) = (service.head.clone(), Arc::clone(&service.rules));
+        let mut changes = vec![Change::InsertService { head, rules, source: "a YAML".to_owned() }];
+        for id in (1..=u64::from(replicas)).map(ReplicaId) {
+            let address = self.next_address();
+            let uid = service.uid(id);
+            self.resources.insert(uid.clone(), Phase::Running { address });
+            let replica = Replica {
+                id,
+                uid,
+                version: service.head.version,
+                status: ReplicaStatus::Ready,
+                status_since: self.now,
+                reason: None,
+                address: Some(address),
+                launched_at: self.now,
+                first_ready_at: Some(self.now),
+                operation: None,
+            };
+            changes.push(Change::InsertReplica { service: name.clone(), replica });
+        }
+        changes
+    }
+
+    fn next_address(&mut self) -> SocketAddr {
+        self.made += 1;
+        SocketAddr::from((0x7f01_0000_u32.wrapping_add(self.made).to_be_bytes(), 8080))
+    }
+
     /// Where the database is.
     pub fn database(&self) -> PathBuf {
         self.folder.path().join("skyserve.db")
@@ -182,8 +232,7 @@ impl Stand {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Launch { service, replica, spec } => {
-                self.made += 1;
-                let address = SocketAddr::from((0x7f01_0000_u32.wrapping_add(self.made).to_be_bytes(), 8080));
+                let address = self.next_address();
                 let phase = self.resources.entry(spec.uid.clone()).or_insert(Phase::Running { address }).clone();
                 let uid = spec.uid.clone();
                 self.launched.push(*spec);

@@ -34,8 +34,8 @@ pub(crate) struct Ledger {
     pub(crate) disk: Disk,
     pub(crate) bug: Option<Bug>,
     pub(crate) violation: Option<Violation>,
-    /// The replica whose probe has truly passed, while that is being told to the core.
-    pub(crate) passing: Option<ReplicaUid>,
+    /// Replicas whose probes have truly passed, until the core has done what follows.
+    pub(crate) passing: BTreeSet<ReplicaUid>,
     /// Replicas that something happened to, or that a user has taken down.
     pub(crate) harmed: BTreeSet<ReplicaUid>,
     /// Incarnations and uids that `--purge` may have left behind.
@@ -66,7 +66,7 @@ impl SharedLedger {
             disk: Disk::Works,
             bug,
             violation: None,
-            passing: None,
+            passing: BTreeSet::new(),
             harmed: BTreeSet::new(),
             purged: BTreeSet::new(),
             listened: BTreeSet::new(),
@@ -195,7 +195,7 @@ impl Ledger {
         if before != Some(status) {
             let reason = replica.reason.as_deref().unwrap_or("-");
             self.note(format_args!("stored: replica {uid} is {status}: {reason}"));
-            if status == ReplicaStatus::Ready && self.passing.as_ref() != Some(uid) {
+            if status == ReplicaStatus::Ready && !self.passing.contains(uid) {
                 self.break_rule(I::ReadyByProbe, format!("{uid} became READY without one"));
             }
         }

@@ -27,28 +27,21 @@ pub(super) fn observed(edit: &mut Edit<'_>, id: ReplicaId, phase: &Phase, seen_a
         ) => {}
         // Nothing has been asked of the provider yet: what it shows is not about this row.
         (S::Pending, _) => {}
+        // What is known already: most of what a list says.
+        (_, Phase::Running { address }) if status.is_probed() && replica.address == Some(*address) => {}
         (S::Provisioning, Phase::Provisioning { reason }) => update(edit, id, status, reason.clone(), now),
         (S::Provisioning | S::Starting, Phase::SettingUp) if replica.address.is_none() => {
             update(edit, id, S::Starting, Some("its setup commands are running".to_owned()), now);
         }
         (S::Provisioning | S::Starting, Phase::Running { address }) => {
             if let Some(replica) = edit.replica_mut(id) {
-                let fresh = replica.address != Some(*address);
                 replica.address = Some(*address);
-                if fresh {
-                    set_status(
-                        replica,
-                        S::Starting,
-                        Some("waiting for its first readiness probe to pass".to_owned()),
-                        now,
-                    );
-                }
+                let reason = "waiting for its first readiness probe to pass".to_owned();
+                set_status(replica, S::Starting, Some(reason), now);
             }
         }
         (S::Ready | S::NotReady, Phase::Running { address }) => {
-            if let Some(replica) = edit.replica_mut(id)
-                && replica.address != Some(*address)
-            {
+            if let Some(replica) = edit.replica_mut(id) {
                 replica.address = Some(*address);
                 set_status(replica, S::NotReady, Some(format!("it moved to {address}")), now);
             }

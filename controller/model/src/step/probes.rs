@@ -11,6 +11,10 @@ pub(super) fn probed(edit: &mut Edit<'_>, id: ReplicaId, result: &Result<(), Str
     let service = edit.service();
     // Without an address nobody can have asked it.
     let Some(replica) = service.replicas.get(&id).filter(|replica| replica.address.is_some()) else { return };
+    if (replica.status, result) == (ReplicaStatus::Ready, &Ok(())) {
+        // Of all that ever happens, what happens most: no news.
+        return;
+    }
     let (rules, is_newest) = (Arc::clone(service.rules_for(replica)), service.is_newest(replica));
     let probe = &rules.probe;
     let Some(replica) = edit.replica_mut(id) else { return };

@@ -3,7 +3,7 @@
 use super::rows::Rows;
 use crate::{
     CallFailure, Change, Ended, Event, LaunchTemplate, OperationKind, Phase, ProbeRules, Replica, ReplicaId,
-    ReplicaStatus, Service, Stage, Timestamp, VersionRules, step,
+    ReplicaStatus, Service, Stage, Timestamp, VersionRules, step_all,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -120,12 +120,16 @@ impl Fixture {
     }
 
     pub(super) fn apply(&mut self, event: &Event) -> Vec<Change> {
+        self.apply_all(std::slice::from_ref(event))
+    }
+
+    pub(super) fn apply_all(&mut self, events: &[Event]) -> Vec<Change> {
         let before = self.service.clone();
         let mut undone = self.service.clone();
-        let (_, undo) = step(&mut undone, event, self.now);
+        let (_, undo) = step_all(&mut undone, events, self.now);
         undone.undo(undo);
-        assert_eq!(undone, before, "undoing {event:?} does not lead back");
-        let (changes, _undo) = step(&mut self.service, event, self.now);
+        assert_eq!(undone, before, "undoing {events:?} does not lead back");
+        let (changes, _undo) = step_all(&mut self.service, events, self.now);
         self.rows.commit(&changes);
         self.rows.assert_hold(&self.service);
         changes

@@ -3,7 +3,7 @@
 use super::fixture::{FAILURE_THRESHOLD_MS, Fixture, INITIAL_DELAY_MS, running};
 use crate::edit::Edit;
 use crate::step::probed;
-use crate::{OperationKind, Phase, ReplicaId, ReplicaStatus as S};
+use crate::{Event, OperationKind, Phase, ReplicaId, ReplicaStatus as S, step_all};
 
 /// For each status: after a probe that passed, after one that failed, and after one that failed when
 /// the replica had had its time.
@@ -130,4 +130,16 @@ fn a_result_for_a_replica_without_a_row_changes_nothing() {
     assert_eq!(fixture.probe(44, true), []);
     assert_eq!(fixture.probe(44, false), []);
     assert_eq!(fixture.observe(44, Phase::SettingUp), []);
+}
+
+#[test]
+fn a_probe_that_passes_again_and_a_place_that_is_known_are_no_news() {
+    let mut fixture = Fixture::with_status(S::Ready);
+    let address = fixture.service.replicas[&ReplicaId(1)].address.unwrap();
+    let news = [
+        Event::Probed { replica: ReplicaId(1), result: Ok(()) },
+        Event::Observed { replica: ReplicaId(1), phase: Phase::Running { address }, seen_at: fixture.now },
+    ];
+    let (changes, undo) = step_all(&mut fixture.service, &news, fixture.now);
+    assert_eq!((changes, undo.touched().count()), (Vec::new(), 0), "so nothing is derived from it");
 }

@@ -139,7 +139,7 @@ proptest! {
                 other => other,
             };
             let was_ready: BTreeSet<ReplicaId> = fixture.service.ready().map(|replica| replica.id).collect();
-            fixture.apply(&event);
+            let changes = fixture.apply(&event);
             check_service_is_kept(&fixture, &event, &was_ready);
             for replica in fixture.service.replicas.values().filter(|replica| !known.contains(&replica.id)) {
                 let orphan = replica.status == ReplicaStatus::Unknown;
@@ -151,6 +151,28 @@ proptest! {
             }
             if down.is_some_and(|(at, _)| at == number) {
                 fixture.apply(&Event::Shutdown { purge: down.is_some_and(|(_, purge)| purge) });
+            }
+            check_state(&fixture);
+            if event == Event::Tick || !changes.is_empty() {
+                check_waking(&fixture);
+            }
+        }
+    }
+
+    #[test]
+    fn what_happened_at_once_is_applied_at_once_and_breaks_nothing_either((replicas, events, _) in history(), size in 2..9usize) {
+        let mut fixture = Fixture::new(replicas);
+        for chunk in events.chunks(size) {
+            fixture.now = fixture.now.plus_ms(chunk[0].0);
+            let is_update = |event: &&Event| matches!(event, Event::Update { .. });
+            let (updates, mut others): (Vec<&Event>, Vec<&Event>) = chunk.iter().map(|(_, event)| event).partition(is_update);
+            updates.into_iter().for_each(|update| drop(fixture.apply(update)));
+            others.push(&Event::Tick);
+            let was_ready: BTreeSet<ReplicaId> = fixture.service.ready().map(|replica| replica.id).collect();
+            fixture.apply_all(&others.iter().map(|event| (*event).clone()).collect::<Vec<_>>());
+            for replica in fixture.service.ready().filter(|replica| !was_ready.contains(&replica.id)) {
+                let passed = Event::Probed { replica: replica.id, result: Ok(()) };
+                prop_assert!(others.contains(&&passed), "only a probe that passed makes READY");
             }
             check_state(&fixture);
             check_waking(&fixture);
