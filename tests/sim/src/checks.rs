@@ -29,11 +29,11 @@ impl World {
 
     fn check_resources(&self) -> Result<(), Violation> {
         let ledger = self.ledger.get();
+        let mut seen = BTreeSet::new();
         for instance in self.provider.instances.values() {
             let uid = &instance.uid;
-            let count = self.provider.count(uid);
-            if count > 1 {
-                return Err(Violation::new(I::OneResourceForOneReplica, format!("{count} run for {uid}")));
+            if !seen.insert(uid) {
+                return Err(Violation::new(I::OneResourceForOneReplica, format!("more than one runs for {uid}")));
             }
             if !ledger.was_to_be_launched(uid) {
                 return Err(Violation::new(I::LaunchIsDecidedFirst, format!("{uid} runs, and nobody decided it")));

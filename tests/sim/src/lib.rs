@@ -1,6 +1,6 @@
 //! The simulator: the real model, the real core and the real database (files on a temporary folder), on a
 //! virtual clock, with a simulated provider, load balancer, users and driver. Everything follows from one
-//! seed: no threads, no wall clock, no network.
+//! seed: no threads within a run, no wall clock, no network.
 //!
 //! ```text
 //! cargo test -p skyserve-sim                            a few hundred runs and the crash matrix, seconds
@@ -28,6 +28,7 @@ pub mod crash;
 pub mod faults;
 mod history;
 mod invariants;
+mod many;
 mod provider;
 mod row;
 mod scenario;

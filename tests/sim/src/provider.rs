@@ -106,11 +106,6 @@ impl Provider {
         self.instances.values().find(|instance| instance.uid == *uid)
     }
 
-    /// How many resources of this uid there are.
-    pub(crate) fn count(&self, uid: &ReplicaUid) -> usize {
-        self.instances.values().filter(|instance| instance.uid == *uid).count()
-    }
-
     pub(crate) fn list(&self) -> Vec<Observation> {
         let show = |instance: &Instance| Observation { uid: instance.uid.clone(), phase: instance.phase.clone() };
         self.instances.values().map(show).collect()

@@ -4,10 +4,11 @@ use crate::clock::Random;
 use crate::crash::{CrashPoint, Side};
 use crate::faults::{Bug, Faults};
 use crate::invariants::{Invariant as I, Violation};
+use crate::many::many;
 use crate::provider::{Fate, Turn};
 use crate::user::{Answer, BROKEN, RUN, rules};
 use crate::world::{Counts, World};
-use skyserve_model::{Ended, Phase, ReplicaId, ReplicaStatus, Stage};
+use skyserve_model::{Ended, Phase, ReplicaId, ReplicaStatus, ReplicaUid, Stage};
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -20,7 +21,7 @@ const STAYS_MS: u64 = 70_000;
 /// behind, the list that finds it, and its removal.
 const SETTLES_MS: u64 = 110_000;
 /// Longest time for each part of the life of one service: a drain, a list and some pauses.
-const PART_MS_MAX: u64 = 400_000;
+pub(crate) const PART_MS_MAX: u64 = 400_000;
 /// How long users and faults go on in a random run, at most.
 const RANDOM_MS_MAX: u64 = 240_000;
 const NAMES: [&str; 4] = ["chat", "chat-2", "my.svc", "my_svc"];
@@ -35,6 +36,8 @@ pub enum Story {
     Life,
     /// Several services, made, changed and taken down at random.
     Random,
+    /// So many services with so many replicas each, of which many die at once.
+    Many { services: u32, replicas: u32 },
 }
 
 /// All that decides a run.
@@ -59,6 +62,13 @@ impl Plan {
         let faults = Faults::random(&mut random);
         let crashes = if random.per_mille(500) { Vec::new() } else { crashes(&mut random) };
         Self { seed, story: Story::Random, faults, crashes, bug: None }
+    }
+
+    /// Many replicas, and crashes while they are launched, die and go.
+    pub fn many(seed: u64, services: u32, replicas: u32) -> Self {
+        let crashes = crashes(&mut Random::new(!seed));
+        let story = Story::Many { services, replicas };
+        Self { seed, story, faults: Faults::none(), crashes, bug: None }
     }
 
     /// The same with a planted bug.
@@ -111,6 +121,7 @@ pub fn run(plan: &Plan) -> Run {
     let played = world.start_controller().and_then(|()| match plan.story {
         Story::Life => life(&mut world),
         Story::Random => random(&mut world),
+        Story::Many { services, replicas } => many(&mut world, services, replicas),
     });
     let ledger = world.ledger.clone();
     let mut counts = Counts { virtual_ms: world.clock.now_ms, ..world.counts };
@@ -178,21 +189,21 @@ fn life(world: &mut World) -> Result<(), Violation> {
 
 /// One of the version before the newest dies, if there is still one.
 fn kill_one_of_the_old(world: &mut World) {
-    let victim = {
+    let old = {
         let ledger = world.ledger.get();
         let row = ledger.services.get(LIFE);
         let old = row.and_then(|row| row.ready().find(|replica| !row.is_newest(replica)));
-        let uid = old.map(|replica| replica.uid.clone());
-        world
-            .provider
-            .instances
-            .iter()
-            .find(|(_, instance)| Some(&instance.uid) == uid.as_ref())
-            .map(|(number, _)| *number)
+        old.map(|replica| replica.uid.clone())
     };
-    let Some(number) = victim else { return };
-    let uid = world.provider.instances.get(&number).map(|instance| instance.uid.clone());
-    world.ledger.get().harmed.extend(uid);
+    old.iter().for_each(|uid| kill(world, uid));
+}
+
+/// The replica's commands end.
+pub(crate) fn kill(world: &mut World, uid: &ReplicaUid) {
+    let mut instances = world.provider.instances.iter();
+    let number = instances.find(|(_, instance)| instance.uid == *uid).map(|(number, _)| *number);
+    let Some(number) = number else { return };
+    world.ledger.get().harmed.insert(uid.clone());
     let ended = Ended { stage: Stage::Run, reason: "run was killed by signal 9".to_owned() };
     world.turns(number, &Turn::Comes(Phase::Ended(ended)));
 }
@@ -205,7 +216,10 @@ fn ids(world: &World) -> Vec<u64> {
 }
 
 /// Does something again and again until it is done, as a user does whose command breaks off.
-fn insist(world: &mut World, mut act: impl FnMut(&mut World) -> Result<bool, Violation>) -> Result<(), Violation> {
+pub(crate) fn insist(
+    world: &mut World,
+    mut act: impl FnMut(&mut World) -> Result<bool, Violation>,
+) -> Result<(), Violation> {
     let deadline = world.clock.now_ms + PART_MS_MAX;
     while world.clock.now_ms < deadline {
         if world.core.is_some() && act(world)? {
@@ -216,7 +230,7 @@ fn insist(world: &mut World, mut act: impl FnMut(&mut World) -> Result<bool, Vio
     Err(Violation::new(I::Converges, "what a user asks for again and again is never done"))
 }
 
-fn wait(
+pub(crate) fn wait(
     world: &mut World,
     longest_ms: u64,
     what: &str,
@@ -237,7 +251,7 @@ fn wait(
 }
 
 /// Watches that nothing changes any more.
-fn stay(world: &mut World) -> Result<(), Violation> {
+pub(crate) fn stay(world: &mut World) -> Result<(), Violation> {
     let until_ms = world.clock.now_ms + STAYS_MS;
     while world.clock.now_ms < until_ms {
         world.step()?;

@@ -88,7 +88,7 @@ fn campaign_2_a_crash_before_and_after_every_boundary() {
 #[test]
 #[ignore = "campaign: benches/faults/run 2"]
 fn campaign_2_a_second_crash_at_every_boundary_of_the_recovery() {
-    let (seeds, boundaries) = (campaign_seeds(2, 50), AtomicU64::new(0));
+    let (seeds, boundaries) = (campaign_seeds(2, 20), AtomicU64::new(0));
     let many = seeds.clone();
     let tally = play_all(seeds, |seed, tally| {
         boundaries.fetch_add(crash_everywhere_twice(seed, 1, tally), Ordering::Relaxed);

@@ -9,6 +9,7 @@ use skyserve_controller::core::{Core, Output};
 use skyserve_model::limits::LAUNCHES_AT_ONCE_MAX;
 use skyserve_model::{Ended, Phase, ReplicaUid, Stage};
 use skyserve_sim::stand::Stand;
+use skyserve_sim::{Plan, campaign_seeds, play_all};
 use std::time::Duration;
 
 /// A measurement is the least of so many: what else the machine does only adds.
@@ -143,6 +144,18 @@ fn campaign_11_a_probe_that_passes() {
             })
         });
     }
+}
+
+#[test]
+#[ignore = "campaign: benches/faults/run 11"]
+fn campaign_11_many_replicas_in_the_simulator() {
+    let seeds = campaign_seeds(4, 100);
+    let many = seeds.clone();
+    let tally = play_all(seeds, |seed, tally| {
+        let (services, replicas) = if seed.is_multiple_of(2) { (1, 200) } else { (20, 10) };
+        tally.play(&Plan::many(seed, services, replicas));
+    });
+    println!("campaign 11, simulator, 1 × 200 and 20 × 10 replicas: seeds {many:?}, 0 invariants broken in {tally}");
 }
 
 /// The `share`th of `times`, in milliseconds.
