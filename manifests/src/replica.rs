@@ -25,8 +25,8 @@ use crate::pod::{
 use crate::quantity::Amounts;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, ExecAction, Pod, PodSecurityContext, PodSpec, Probe, Secret, SecretVolumeSource, Volume,
-    VolumeMount,
+    Container, ContainerPort, ExecAction, KeyToPath, Pod, PodSecurityContext, PodSpec, Probe, Secret,
+    SecretVolumeSource, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use placement::Accelerators;
@@ -34,7 +34,8 @@ use skyserve_model::{LaunchSpec, LaunchTemplate, ReplicaId, ReplicaUid, Version}
 use skyserve_spec::config::KubernetesConfig;
 use std::collections::BTreeMap;
 
-/// Keys of the Secret, and so files in [`LAUNCH_DIR`]: the [`LaunchSpec`] as JSON, and the token for its bundle.
+/// Keys of the Secret: the [`LaunchSpec`] as JSON, a file in [`LAUNCH_DIR`], and the token for its bundle, one in
+/// [`TOKEN_DIR`].
 pub const SECRET_LAUNCH_KEY: &str = "launch.json";
 pub const SECRET_TOKEN_KEY: &str = "token";
 
@@ -44,10 +45,14 @@ pub const REPLICA_CONTAINER: &str = "replica";
 
 /// In both containers: `bin/skyserve`, `files/` and `state/`.
 pub const SHARED_DIR: &str = "/skyserve";
-/// In both containers, read only: the Secret.
+/// In both containers, read only: the launch.
 pub const LAUNCH_DIR: &str = "/skyserve/launch";
+/// In [`PREPARE_CONTAINER`] alone, read only, where there are files to fetch: what the user's commands run cannot ask the
+/// controller for other services' files.
+pub const TOKEN_DIR: &str = "/skyserve/token";
 const SHARED_VOLUME: &str = "skyserve";
 const LAUNCH_VOLUME: &str = "launch";
+const TOKEN_VOLUME: &str = "token";
 /// Our program in the user's image.
 const SHARED_PROGRAM: &str = "/skyserve/bin/skyserve";
 
@@ -85,9 +90,9 @@ pub fn pod(input: &ReplicaInput<'_>, launch: &LaunchSpec) -> Result<Pod, Manifes
     let mut tolerations = unreachable_tolerations(input.config.unreachable_seconds);
     tolerations.extend(placement::tolerations(launch, &accelerators));
     let spec = PodSpec {
-        init_containers: Some(vec![prepare(input)]),
+        init_containers: Some(vec![prepare(input, launch)]),
         containers: vec![replica(input, launch, &accelerators)?],
-        volumes: Some(vec![empty_dir(SHARED_VOLUME), launch_volume(input, launch)]),
+        volumes: Some(volumes(input, launch)),
         restart_policy: Some("Never".to_owned()),
         termination_grace_period_seconds: Some(TERMINATION_GRACE_SECONDS),
         // No replica is an account of the cluster, and its environment is the user's alone.
@@ -202,7 +207,11 @@ fn mounts() -> Vec<VolumeMount> {
     vec![mount(SHARED_VOLUME, SHARED_DIR), VolumeMount { read_only: Some(true), ..mount(LAUNCH_VOLUME, LAUNCH_DIR) }]
 }
 
-fn prepare(input: &ReplicaInput<'_>) -> Container {
+fn prepare(input: &ReplicaInput<'_>, launch: &LaunchSpec) -> Container {
+    let mut volume_mounts = mounts();
+    if launch.bundle.is_some() {
+        volume_mounts.push(VolumeMount { read_only: Some(true), ..mount(TOKEN_VOLUME, TOKEN_DIR) });
+    }
     Container {
         name: PREPARE_CONTAINER.to_owned(),
         image: Some(input.image.to_owned()),
@@ -210,7 +219,7 @@ fn prepare(input: &ReplicaInput<'_>) -> Container {
         command: Some([PROGRAM, "replica", "prepare"].map(str::to_owned).to_vec()),
         env: Some(vec![variable(BUNDLE_URL_VARIABLE, input.bundle_url)]),
         security_context: Some(restricted()),
-        volume_mounts: Some(mounts()),
+        volume_mounts: Some(volume_mounts),
         ..Container::default()
     }
 }
@@ -259,8 +268,16 @@ fn after_setup() -> Probe {
     }
 }
 
-fn launch_volume(input: &ReplicaInput<'_>, launch: &LaunchSpec) -> Volume {
-    let secret_name = Some(input.names.replica(launch.uid.as_str()));
-    let secret = SecretVolumeSource { secret_name, ..SecretVolumeSource::default() };
-    Volume { name: LAUNCH_VOLUME.to_owned(), secret: Some(secret), ..Volume::default() }
+fn volumes(input: &ReplicaInput<'_>, launch: &LaunchSpec) -> Vec<Volume> {
+    let one_key = |volume: &str, key: &str| {
+        let items = Some(vec![KeyToPath { key: key.to_owned(), path: key.to_owned(), mode: None }]);
+        let secret_name = Some(input.names.replica(launch.uid.as_str()));
+        let secret = SecretVolumeSource { secret_name, items, ..SecretVolumeSource::default() };
+        Volume { name: volume.to_owned(), secret: Some(secret), ..Volume::default() }
+    };
+    let mut volumes = vec![empty_dir(SHARED_VOLUME), one_key(LAUNCH_VOLUME, SECRET_LAUNCH_KEY)];
+    if launch.bundle.is_some() {
+        volumes.push(one_key(TOKEN_VOLUME, SECRET_TOKEN_KEY));
+    }
+    volumes
 }

@@ -26,9 +26,9 @@ impl Places {
     pub(crate) fn launch(&self) -> PathBuf {
         self.root.join("launch/launch.json")
     }
-    /// What the controller gives files for.
+    /// What the controller gives files for; only the container that prepares has it.
     pub(crate) fn token(&self) -> PathBuf {
-        self.root.join("launch/token")
+        self.root.join("token/token")
     }
     /// The fetched files, whole and verified; unpacked by the user's container, so that they belong to its user.
     pub(crate) fn bundle(&self) -> PathBuf {

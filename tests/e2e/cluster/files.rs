@@ -24,6 +24,7 @@ setup: |
 run: |
   cp /data/mounted.txt .
   echo $GREETING $TOKEN > env.txt
+  cat /skyserve/launch/token /skyserve/token/token > token.txt 2>&1
   echo serving
   exec python3 -m http.server 8080
 ";
@@ -45,6 +46,8 @@ fn files_setup_envs_and_secrets_reach_the_pod() {
     assert_eq!(page("mounted.txt"), "from a file mount\n");
     assert_eq!(page("setup.txt"), "from setup\n");
     assert_eq!(page("env.txt"), "hello hush-hush\n");
+    // What fetched the files: nothing of the user's can ask the controller for another service's.
+    assert_eq!(page("token.txt").matches("No such file").count(), 2, "{}", page("token.txt"));
     let pods = live(site.objects("pods", "skyserve.dev/component=replica"));
     let pod = serde_json::to_string(&pods).unwrap();
     assert!(!pod.contains("hush-hush"), "a secret stands in the pod: {pod}");

@@ -26,10 +26,10 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn new(setup: Option<&str>, run: Option<&str>) -> Self {
         let temp = tempfile::tempdir().unwrap();
-        for folder in ["skyserve/launch", "skyserve/state", "home"] {
+        for folder in ["skyserve/launch", "skyserve/token", "skyserve/state", "home"] {
             fs::create_dir_all(temp.path().join(folder)).unwrap();
         }
-        fs::write(temp.path().join("skyserve/launch/token"), format!("{TOKEN}\n")).unwrap();
+        fs::write(temp.path().join("skyserve/token/token"), format!("{TOKEN}\n")).unwrap();
         let spec = LaunchSpec {
             uid: ReplicaUid::parse("svc-1-2").unwrap(),
             service: "svc".into(),
