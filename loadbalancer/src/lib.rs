@@ -32,6 +32,7 @@ mod reply;
 mod report_server;
 mod retry;
 mod service;
+mod sync;
 mod table;
 mod threads;
 mod tunnel;

@@ -166,7 +166,7 @@ impl Metrics {
         for service in services {
             let queued = i64::try_from(service.queued.load(Relaxed)).unwrap_or(i64::MAX);
             self.queued.with_label_values(&[&service.name]).set(queued);
-            for replica in &service.view().replicas {
+            for replica in service.view().present() {
                 let labels = [service.name.as_str(), replica.uid.as_str()];
                 self.replica_requests.with_label_values(&labels).inc_by(replica.requests());
                 let in_flight = i64::try_from(replica.in_flight()).unwrap_or(i64::MAX);

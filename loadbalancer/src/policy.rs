@@ -6,8 +6,8 @@
 //!   keep their place in the rotation (`load_balancing_policies.py`, `_select_tied_replica`).
 //! * Threads may choose at the same time: the cursor may then give one place twice, never a wrong index.
 
+use crate::sync::{AtomicUsize, Ordering};
 use skyserve_routes::Policy;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Chooses one of `count` replicas. `load` gives a replica's load relative to its weight, or `None`
 /// when it must not be chosen.

@@ -10,8 +10,8 @@
 use crate::client;
 use crate::options::Limits;
 use crate::service::{Lease, Pick, Service};
+use crate::sync::Ordering::Relaxed;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;

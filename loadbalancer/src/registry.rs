@@ -66,8 +66,9 @@ impl Registry {
 
     /// Notes a service that has left the table, and forgets those whose last request has ended.
     pub(crate) fn depart(&mut self, service: Arc<Service>) {
-        self.departed.push(service);
         self.departed.retain(|service| in_flight(service).any(|(_, count)| count > 0));
+        // A thread may be about to give a last request to this one: it is looked at when the next departs.
+        self.departed.push(service);
     }
 
     /// Why no traffic should be sent here.
@@ -97,7 +98,7 @@ impl Registry {
 /// Requests in flight by replica uid.
 fn in_flight(service: &Service) -> impl Iterator<Item = (String, u64)> {
     let counts: Vec<(String, u64)> =
-        service.view().replicas.iter().map(|replica| (replica.uid.clone(), replica.in_flight())).collect();
+        service.view().present().map(|replica| (replica.uid.clone(), replica.in_flight())).collect();
     counts.into_iter()
 }
 

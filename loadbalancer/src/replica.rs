@@ -6,8 +6,8 @@
 //! * While a replica is in its cool-down it gets no request as long as another can take it; when the
 //!   cool-down is over exactly one request tries.
 
+use crate::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// First cool-down after a failed connect. A process that restarts takes about that long.
 const COOL_DOWN_MS_FIRST: u64 = 1_000;

@@ -7,7 +7,7 @@
 //! Invariant: over any time at most [`RETRIES_FLOOR`] retries a second plus [`RETRIES_PERCENT`] % of the
 //! requests are made, and never more than [`SAVED_RETRIES_MAX`] beyond the floor at once.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 /// Share of the requests that may be repeated: enough for a replica out of five to restart.
 const RETRIES_PERCENT: u64 = 20;
@@ -25,25 +25,29 @@ const RETRY: u64 = 100;
 #[derive(Debug, Default)]
 pub(crate) struct RetryBudget {
     saved: AtomicU64,
-    floor_second: AtomicU64,
-    floor_used: AtomicU64,
+    /// The second, and in the lowest [`USED_BITS`] how many of its retries are used: one number, because a thread
+    /// that begins a second must not take back what another has used of it.
+    floor: AtomicU64,
 }
+
+const USED_BITS: u32 = 8;
 
 impl RetryBudget {
     /// A request came: some share of a retry is earned.
     pub(crate) fn earn(&self) {
-        if self.saved.load(Relaxed) < SAVED_RETRIES_MAX * RETRY {
-            self.saved.fetch_add(RETRIES_PERCENT, Relaxed);
-        }
+        let earned = |saved: u64| (saved < SAVED_RETRIES_MAX * RETRY).then_some(saved + RETRIES_PERCENT);
+        let _ = self.saved.fetch_update(Relaxed, Relaxed, earned);
     }
 
     /// Whether a request may be sent again now.
     pub(crate) fn spend(&self, now_ms: u64) -> bool {
-        let second = now_ms / 1_000;
-        if self.floor_second.swap(second, Relaxed) != second {
-            self.floor_used.store(0, Relaxed);
-        }
-        if self.floor_used.fetch_add(1, Relaxed) < RETRIES_FLOOR {
+        let now = (now_ms / 1_000) << USED_BITS;
+        let used = |floor: u64| {
+            // Threads read the clock before they come here: the second of another may be later.
+            let floor = floor.max(now);
+            (floor & ((1 << USED_BITS) - 1) < RETRIES_FLOOR).then_some(floor + 1)
+        };
+        if self.floor.fetch_update(Relaxed, Relaxed, used).is_ok() {
             return true;
         }
         self.saved.fetch_update(Relaxed, Relaxed, |saved| saved.checked_sub(RETRY)).is_ok()
@@ -60,6 +64,13 @@ mod tests {
         let allowed = (0..100).filter(|_| budget.spend(5_000)).count();
         assert_eq!(allowed, 10);
         assert!(budget.spend(6_000), "the next second has its own floor");
+    }
+
+    #[test]
+    fn a_thread_whose_clock_was_read_earlier_takes_no_second_back() {
+        let budget = RetryBudget::default();
+        let allowed = (0..100).filter(|call| budget.spend(5_000 - call % 2)).count();
+        assert_eq!(allowed, 10);
     }
 
     #[test]

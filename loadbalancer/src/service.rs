@@ -5,23 +5,24 @@
 //!   disturbed by one.
 //! * A replica that stays in the table keeps its load and its cool-down; so does one that comes back.
 //! * A [`Lease`] counts as one request in flight until it is dropped, however the exchange ends.
+//! * A thread that gives a replica a request by an old view is seen by whoever reads the replica's requests in
+//!   flight under the new one; so once they read 0, a replica that left gets no request any more and may be ended.
 
 use crate::clock::now_ms;
 use crate::metrics::{Metrics, ServiceMetrics};
 use crate::policy;
 use crate::replica::Replica;
 use crate::retry::RetryBudget;
-use arc_swap::ArcSwap;
+use crate::sync::{self, ArcSwap, AtomicBool, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed};
 use skyserve_routes::{Policy, ReplicaRouteState, ServiceRoutes};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-static NEXT_REPLICA_KEY: AtomicU64 = AtomicU64::new(1);
+static NEXT_REPLICA_KEY: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 /// A service, from the first table that names it to the end of its last connection.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Service {
     /// Told whenever a request starts to wait, for the controller.
     pub(crate) wakes: Arc<Notify>,
     view: ArcSwap<View>,
+    /// Counts the views: grows once each is in force.
+    views: AtomicU64,
     cursor: AtomicUsize,
     connections: AtomicUsize,
     removed: AtomicBool,
@@ -52,8 +55,8 @@ pub(crate) struct View {
     pub(crate) expects_replicas: bool,
     /// Replicas that get new requests.
     pub(crate) ready: Vec<Candidate>,
-    /// All replicas of the table, and departed ones that still have requests in flight.
-    pub(crate) replicas: Vec<Arc<Replica>>,
+    /// All replicas of the table, and departed ones, until a later view finds them without requests.
+    replicas: Vec<Arc<Replica>>,
 }
 
 /// A replica that gets new requests, and its share.
@@ -90,6 +93,7 @@ impl Service {
             probed: AtomicBool::new(false),
             wakes,
             view: ArcSwap::from_pointee(view),
+            views: AtomicU64::new(0),
             cursor: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             removed: AtomicBool::new(false),
@@ -109,8 +113,7 @@ impl Service {
             self.cursor.store(RandomState::new().hash_one(0) as usize / 2, Relaxed);
         }
         self.removed.store(false, Relaxed);
-        self.view.store(Arc::new(new));
-        self.changed.notify_waiters();
+        self.put_in_force(new);
     }
 
     /// The service is in no table any more. Exchanges in flight go on to their end.
@@ -118,15 +121,21 @@ impl Service {
         self.removed.store(true, Relaxed);
         let old = self.view.load_full();
         old.replicas.iter().for_each(|replica| replica.retire(true));
-        let in_flight = old.replicas.iter().filter(|replica| replica.in_flight() > 0).cloned().collect();
-        let stream_timeout = old.stream_timeout;
-        self.view.store(Arc::new(View {
+        self.put_in_force(View {
             policy: old.policy,
-            stream_timeout,
+            stream_timeout: old.stream_timeout,
             expects_replicas: false,
             ready: Vec::new(),
-            replicas: in_flight,
-        }));
+            replicas: old.replicas.clone(),
+        });
+    }
+
+    fn put_in_force(&self, view: View) {
+        self.view.store(Arc::new(view));
+        self.views.fetch_add(1, Ordering::Release);
+        // Either the requests in flight that this thread reads from now on hold a request that another thread
+        // is giving by the old view, or that thread sees that the view is old: see `is_outdated`.
+        sync::fence(Ordering::SeqCst);
         self.changed.notify_waiters();
     }
 
@@ -134,13 +143,29 @@ impl Service {
         self.removed.load(Relaxed)
     }
 
-    pub(crate) fn view(&self) -> arc_swap::Guard<Arc<View>> {
+    pub(crate) fn view(&self) -> sync::Guard<Arc<View>> {
         self.view.load()
     }
 
     /// Chooses a replica for a request by the service's policy, among those that can be reached.
     pub(crate) fn pick(self: &Arc<Self>) -> Pick {
-        let view = self.view.load();
+        loop {
+            let views = self.views.load(Ordering::Acquire);
+            match self.pick_from(&self.view.load()) {
+                Pick::Replica(lease) if self.is_outdated(views) => drop(lease),
+                pick => return pick,
+            }
+        }
+    }
+
+    /// Whether another view has come into force since there were `views`. A lease that was taken before this says no
+    /// is seen by whoever puts a view in force later.
+    fn is_outdated(&self, views: u64) -> bool {
+        sync::fence(Ordering::SeqCst);
+        self.views.load(Relaxed) != views
+    }
+
+    fn pick_from(self: &Arc<Self>, view: &View) -> Pick {
         if view.ready.is_empty() {
             return Pick::NoneReady;
         }
@@ -163,9 +188,16 @@ impl Service {
 
     /// Chooses among all ready replicas, whether or not they could be reached lately.
     pub(crate) fn pick_unreachable(self: &Arc<Self>) -> Option<Lease> {
-        let view = self.view.load();
-        let load = |index: usize| Some(view.ready[index].load());
-        policy::choose(view.policy, &self.cursor, view.ready.len(), load).map(|index| self.lease(&view.ready[index]))
+        loop {
+            let views = self.views.load(Ordering::Acquire);
+            let view = self.view.load();
+            let load = |index: usize| Some(view.ready[index].load());
+            let chosen = policy::choose(view.policy, &self.cursor, view.ready.len(), load)?;
+            let lease = self.lease(&view.ready[chosen]);
+            if !self.is_outdated(views) {
+                return Some(lease);
+            }
+        }
     }
 
     fn lease(self: &Arc<Self>, candidate: &Candidate) -> Lease {
@@ -219,10 +251,11 @@ impl View {
         }
         let staying: BTreeSet<u64> = replicas.iter().map(|replica| replica.key).collect();
         for departed in old.replicas.iter().filter(|replica| !staying.contains(&replica.key)) {
-            departed.retire(true);
-            if departed.in_flight() > 0 {
+            // One that was in force until now may be given a request this very moment.
+            if !departed.is_retired() || departed.in_flight() > 0 {
                 replicas.push(Arc::clone(departed));
             }
+            departed.retire(true);
         }
         let mut view = View {
             policy: routes.policy,
@@ -237,6 +270,11 @@ impl View {
             view.ready.sort_by_key(|candidate| place(candidate.replica.key));
         }
         view
+    }
+
+    /// The replicas of the table, and departed ones that have requests in flight.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.replicas.iter().filter(|replica| !replica.is_retired() || replica.in_flight() > 0)
     }
 
     fn ready_keys(&self) -> BTreeSet<u64> {
@@ -276,3 +314,6 @@ impl Drop for ConnectionGuard {
         self.service.metrics.connections.dec();
     }
 }
+
+#[cfg(all(test, skyserve_loom))]
+mod interleavings;
