@@ -71,13 +71,6 @@ struct Versions {
     earlier: BTreeMap<Version, Arc<VersionRules>>,
 }
 
-impl Undo {
-    /// Replicas that the step looked at to change.
-    pub fn touched(&self) -> impl Iterator<Item = ReplicaId> {
-        self.replicas.keys().copied()
-    }
-}
-
 /// A service while a step changes it.
 #[derive(Debug)]
 pub(crate) struct Edit<'a> {

@@ -96,6 +96,7 @@ mod tests {
     fn a_uid_reads_back_and_a_path_is_not_a_uid() {
         let uid = ReplicaUid::new("my-svc.a_b", 3, ReplicaId(12));
         let longest = ReplicaUid::new("a", u64::MAX, ReplicaId(u64::MAX));
+        assert_eq!(uid.to_string(), "my-svc.a_b-3-12");
         for uid in [uid, longest] {
             assert_eq!(ReplicaUid::parse(uid.as_str()), Some(uid));
         }

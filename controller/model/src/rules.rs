@@ -127,3 +127,50 @@ impl LaunchTemplate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::tests::fixture::rules;
+    use crate::{ReplicaId, ReplicaUid, Version};
+
+    #[test]
+    fn what_is_printed_for_a_person_names_secrets_and_does_not_tell_them() {
+        let mut rules = rules(1);
+        rules.probe.path = "/health".to_owned();
+        rules.probe.headers = BTreeMap::from([("Authorization".to_owned(), "hush".to_owned())]);
+        rules.probe.post_data = Some("hush".to_owned());
+        rules.launch.run = Some("serve --token hush".to_owned());
+        rules.launch.envs = BTreeMap::from([("MODEL".to_owned(), "hush".to_owned())]);
+        rules.launch.secrets = BTreeMap::from([("TOKEN".to_owned(), "hush".to_owned())]);
+        let uid = ReplicaUid::new("svc", 1, ReplicaId(2));
+        let spec = rules.launch.for_replica("svc", uid, ReplicaId(2), Version(3));
+        let printed = [
+            (format!("{:?}", rules.probe), vec!["/health"]),
+            (format!("{:?}", rules.launch), vec!["8080", "MODEL"]),
+            (format!("{spec:?}"), vec!["svc-1-2", "8080", "MODEL", "TOKEN"]),
+        ];
+        for (text, said) in printed {
+            assert!(!text.contains("hush"), "{text}");
+            for part in said {
+                assert!(text.contains(part), "{part} is not in {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn probes_ask_the_same_whatever_time_they_give() {
+        let probe = rules(1).probe;
+        let differing = |change: fn(&mut ProbeRules)| {
+            let mut other = probe.clone();
+            change(&mut other);
+            assert_ne!(probe, other);
+            probe.asks_the_same(&other)
+        };
+        assert!(differing(|other| other.timeout_ms += 1));
+        assert!(differing(|other| other.initial_delay_ms += 1));
+        assert!(!differing(|other| other.path.push('x')));
+        assert!(!differing(|other| other.post_data = Some(String::new())));
+        assert!(!differing(|other| drop(other.headers.insert("a".to_owned(), "b".to_owned()))));
+    }
+}

@@ -178,6 +178,8 @@ fn every_service_status_of_the_model_is_reached_with_its_reason() {
         assert_eq!(format!("{status:>20}"), format!("{:>20}", status.name()));
         reached += 1;
     }
+    let names: BTreeSet<&str> = S::ALL.into_iter().map(S::name).collect();
+    assert_eq!((names.len(), names.contains("NO_REPLICA")), (S::ALL.len(), true), "{names:?}");
     assert_eq!(reached, 7, "all but CONTROLLER_FAILED, which only the command line can see");
 }
 

@@ -243,6 +243,42 @@ fn an_update_in_the_middle_of_another_keeps_as_many_ready_as_there_are() {
 }
 
 #[test]
+fn with_fewer_replicas_in_the_middle_of_an_update_one_that_has_not_been_ready_makes_room() {
+    let mut fixture = Fixture::ready(4);
+    fixture.update(runs("serve 2", 4));
+    for id in [5, 6] {
+        fixture.make_ready(id);
+        let going = fixture.with(S::ShuttingDown)[0];
+        fixture.apply(&Event::Drained { replica: ReplicaId(going) });
+        fixture.called(going, Terminate);
+    }
+    [5, 6].into_iter().for_each(|id| drop(fixture.probe(id, false)));
+    assert_eq!((fixture.with(S::Ready), fixture.with(S::NotReady)), (vec![1, 2], vec![5, 6]));
+    assert_eq!(fixture.with(S::Provisioning), [7]);
+    fixture.update(runs("serve 2", 3));
+    assert_eq!((fixture.with(S::Ready), fixture.with(S::NotReady)), (vec![1, 2], vec![5, 6]));
+    assert_eq!(fixture.with(S::ShuttingDown), [7]);
+}
+
+#[test]
+fn whether_a_version_was_ever_ready_outlives_its_replicas() {
+    let lost = |fixture: &mut Fixture, id| {
+        fixture.observe(id, preempted());
+        fixture.called(id, Terminate);
+        assert!(!fixture.ids().contains(&id));
+    };
+    let mut fixture = Fixture::ready(1);
+    assert!(!fixture.service.was_ever_ready(&runs("serve 2", 1)));
+    lost(&mut fixture, 1);
+    assert!(fixture.service.was_ever_ready(&rules(5)), "the newest was");
+    let mut fixture = Fixture::ready(1);
+    fixture.update(runs("serve 2", 1));
+    lost(&mut fixture, 1);
+    assert!(fixture.service.was_ever_ready(&rules(1)), "the one that serves was");
+    assert!(!fixture.service.was_ever_ready(&runs("serve 2", 1)));
+}
+
+#[test]
 fn fewer_replicas_of_another_version_end_the_surplus_at_once_and_the_rest_one_by_one() {
     let mut fixture = Fixture::ready(4);
     fixture.update(runs("serve 2", 2));
