@@ -129,6 +129,10 @@ impl<S: Store> Core<S> {
         self.services.values().map(|managed| &managed.service)
     }
 
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
     /// What keeps decisions from being stored, if anything does.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_ref().map(|trouble| trouble.message.as_str())

@@ -6,6 +6,7 @@
 //! delays decisions only, and a slow replica delays nothing.
 
 use crate::ControllerError;
+use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::core::{Core, Fatal, Input, Output};
 use crate::exposure::{Exposed, Exposure, Listening, Wanted};
@@ -118,6 +119,7 @@ pub(crate) struct Control<P> {
     pub(crate) awaits_load: watch::Sender<bool>,
     pub(crate) probes: HashMap<ReplicaUid, AbortHandle>,
     pub(crate) publish_again_at: Option<Timestamp>,
+    pub(crate) backups: Backups,
     /// The newest table, for load balancers that do not read the file.
     pub(crate) map: watch::Sender<Option<Arc<RouteTable>>>,
 }
@@ -127,7 +129,8 @@ impl<P: Provider> Control<P> {
     pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) -> Result<(), ControllerError> {
         loop {
             self.flush()?;
-            let wake_at = self.core.wake_at().min(self.publish_again_at.unwrap_or(Timestamp(u64::MAX)));
+            let others = [self.publish_again_at, self.backups.wake_at()];
+            let wake_at = others.into_iter().flatten().fold(self.core.wake_at(), Timestamp::min);
             let first = tokio::select! {
                 message = inbox.recv() => message,
                 () = tokio::time::sleep(self.clock.until(wake_at)) => continue,
@@ -159,6 +162,7 @@ impl<P: Provider> Control<P> {
         for output in self.core.flush(now)? {
             self.carry_out(output)?;
         }
+        self.backups.keep(now, self.core.store().transactions(), self.core.services(), &self.io);
         let revision = self.core.revision();
         if self.snapshot.borrow().controller.revision != revision {
             self.snapshot.send_replace(Snapshot::of(&self.core));

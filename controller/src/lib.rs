@@ -7,6 +7,7 @@
 
 mod admit;
 mod api_server;
+mod backups;
 mod balancer;
 mod bundle_server;
 mod bundle_token;
@@ -29,13 +30,15 @@ pub use bundle_token::bundle_token;
 pub use load_balancers::{LoadBalancerPods, LoadBalancers, RoutesMap};
 pub use pod::{Pod, run_in_pod};
 
+use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::core::{Core, CoreOptions, Fatal, Held};
 use crate::driver::{Control, Message, Snapshot};
 use crate::exposure::Exposure;
 use skyserve_home::{Home, HomeError};
+use skyserve_model::Epoch;
 use skyserve_provider::Provider;
-use skyserve_recovery::{Lease, LeaseError, Opened, SqliteStore, StoreError};
+use skyserve_recovery::{Lease, LeaseError, Opened, Restored, StoreError, open_or_restore};
 use skyserve_routes::{RoutesError, TableVersion};
 use skyserve_spec::Target;
 use std::collections::{BTreeSet, HashMap};
@@ -162,14 +165,37 @@ async fn control<P: Provider, E: Exposure>(
         Some(map) => map.version().await,
         None => None,
     };
-    let Opened { store, epoch, services, next_incarnation, .. } = SqliteStore::open(&home.database())?;
+    let published = in_file.max(in_map);
+    let epoch_used = Epoch(published.map_or(0, |table| table.epoch));
+    let (opened, restored) = open_or_restore(&home.database(), epoch_used)?;
+    if let Some(restored) = restored {
+        report(&restored);
+    }
+    let Opened { store, epoch, services, next_incarnation, .. } = opened;
     let rules = services.iter().flat_map(|service| service.earlier.values().chain([&service.rules]));
     let in_use: BTreeSet<&str> = rules.filter_map(|rules| rules.launch.bundle.as_deref()).collect();
     bundles::remove_unused(&home, &in_use);
     tracing::info!(%epoch, services = services.len(), "the controller starts");
     let held = Held { epoch, next_incarnation, services };
-    let core = Core::new(core_options, store, held, in_file.max(in_map), clock.now());
+    let core = Core::new(core_options, store, held, published, clock.now());
     serve(Site { home, clock, target, listeners, exposure, load_balancers }, core, Arc::new(provider)).await
+}
+
+/// Says what became of a damaged database.
+fn report(restored: &Restored) {
+    let source = match &restored.backup {
+        Some(backup) => format!("the copy {}", backup.display()),
+        None => "what of it was whole".to_owned(),
+    };
+    tracing::error!(
+        kept_in = %restored.kept_in.display(),
+        transactions_lost = restored.transactions_lost,
+        "the database was damaged and was restored from {source}: {}. What was asked for in the last minute may be \
+         missing: compare `status` with what you expect, ask again for what is missing, and look at the disk (`dmesg`). \
+         The damaged database is kept in {}",
+        restored.damage,
+        restored.kept_in.display()
+    );
 }
 
 /// What is around the core, but for the provider.
@@ -209,6 +235,7 @@ async fn serve<P: Provider, E: Exposure>(
         awaits_load,
         probes: HashMap::new(),
         publish_again_at: None,
+        backups: Backups::new(home.database()),
         map,
     };
     let (ended, end) = tokio::sync::oneshot::channel();

@@ -35,7 +35,10 @@ pub enum StoreError {
     FailedEarlier { path: PathBuf },
     #[error("{path} was removed or replaced while it was in use; start again to use what is there now")]
     Moved { path: PathBuf },
-    #[error("{path} is damaged ({place}: {problem}); nothing was changed: keep a copy, then put a backup in its place")]
+    #[error(
+        "{path} is damaged ({place}: {problem}), and nothing was changed; keep a copy, then put a backup in its place or \
+         begin without one, and remove {path}-marks, which tells how much there was"
+    )]
     Damaged { path: PathBuf, place: String, problem: String },
     #[error("{path} is the database of another program; move it away, and start again")]
     NotOurs { path: PathBuf },

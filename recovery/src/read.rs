@@ -5,8 +5,9 @@
 //! service's); anything else is reported as damage, never guessed at.
 
 use crate::error::StoreError;
+use crate::seal;
 use crate::values::{Cells, HEAD_COLUMNS, REPLICA_COLUMNS};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use skyserve_model::{
     Head, Operation, OperationKind, Proven, Replica, ReplicaId, ReplicaStatus, ReplicaUid, Service, Shutdown, Version,
     VersionRules,
@@ -44,10 +45,12 @@ pub(crate) fn source(
 ) -> Result<Option<String>, StoreError> {
     let sqlite = |source| StoreError::from_sqlite(path, source);
     let Ok(version) = i64::try_from(version.0) else { return Ok(None) };
-    connection
-        .prepare_cached("SELECT source FROM versions WHERE service = ?1 AND version = ?2")
-        .and_then(|mut statement| statement.query_row((service, version), |row| row.get(0)).optional())
-        .map_err(sqlite)
+    let mut statement =
+        connection.prepare_cached("SELECT * FROM versions WHERE service = ?1 AND version = ?2").map_err(sqlite)?;
+    let mut rows = statement.query((service, version)).map_err(sqlite)?;
+    let Some(row) = rows.next().map_err(sqlite)? else { return Ok(None) };
+    seal::check_row("versions", row, path)?;
+    row.get("source").map(Some).map_err(sqlite)
 }
 
 fn heads(connection: &Connection, path: &Path) -> Result<BTreeMap<String, Service>, StoreError> {

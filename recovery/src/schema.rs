@@ -12,7 +12,7 @@ pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;
 pub(crate) const APPLICATION_ID: i32 = 0x536b_5376;
 
 /// The statements of each migration, in order.
-pub(crate) const MIGRATIONS: [&[&str]; 2] = [
+pub(crate) const MIGRATIONS: [&[&str]; 3] = [
     &[
         "PRAGMA application_id = 0x536b5376",
         // One row: who may write, and which incarnation the next service gets.
@@ -79,4 +79,29 @@ pub(crate) const MIGRATIONS: [&[&str]; 2] = [
         "ALTER TABLE services ADD COLUMN proven_launch_not_before INTEGER
         CHECK ((proven_launch_not_before IS NULL) = (proven_version IS NULL))",
     ],
+    &[
+        // Checksums (see `seal`), and how many transactions there were (see `marks`).
+        "ALTER TABLE meta ADD COLUMN transactions INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE meta ADD COLUMN schema INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE meta ADD COLUMN seals INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE meta ADD COLUMN seal INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE services ADD COLUMN seal INTEGER NOT NULL DEFAULT 0",
+        "CREATE TRIGGER services_sealed AFTER UPDATE OF seal ON services
+        BEGIN UPDATE meta SET seals = seals - OLD.seal + NEW.seal; END",
+        "CREATE TRIGGER services_removed AFTER DELETE ON services
+        BEGIN UPDATE meta SET seals = seals - OLD.seal; END",
+        "ALTER TABLE versions ADD COLUMN seal INTEGER NOT NULL DEFAULT 0",
+        "CREATE TRIGGER versions_sealed AFTER UPDATE OF seal ON versions
+        BEGIN UPDATE meta SET seals = seals - OLD.seal + NEW.seal; END",
+        "CREATE TRIGGER versions_removed AFTER DELETE ON versions
+        BEGIN UPDATE meta SET seals = seals - OLD.seal; END",
+        "ALTER TABLE replicas ADD COLUMN seal INTEGER NOT NULL DEFAULT 0",
+        "CREATE TRIGGER replicas_sealed AFTER UPDATE OF seal ON replicas
+        BEGIN UPDATE meta SET seals = seals - OLD.seal + NEW.seal; END",
+        "CREATE TRIGGER replicas_removed AFTER DELETE ON replicas
+        BEGIN UPDATE meta SET seals = seals - OLD.seal; END",
+    ],
 ];
+
+/// The first format whose rows are sealed.
+pub(crate) const SEALED_SINCE: u32 = 3;

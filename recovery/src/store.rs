@@ -8,26 +8,22 @@
 
 use crate::error::StoreError;
 use crate::filesystem::Journal;
-use crate::read;
-use crate::schema::{APPLICATION_ID, MIGRATIONS, VERSION};
+use crate::marks::{Marks, MarksFile};
 use crate::write::{Writer, constraint};
-use rusqlite::config::DbConfig;
+use crate::{read, seal};
+use opening::{Content, make_file, read_all};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, ffi};
 use skyserve_model::{Change, Epoch, Service, Version};
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+mod opening;
 
 /// Longest wait for a lock. Nobody else writes, but a person's `sqlite3` or a backup may hold it for
 /// a moment; longer, and the controller would do nothing else meanwhile.
 const BUSY_MS_MAX: u64 = 2_000;
-/// Pages in the write-ahead log that start a checkpoint (SQLite's default, 4 MiB): reading it back
-/// takes few milliseconds.
-const CHECKPOINT_PAGES: u32 = 1_000;
-/// What is left of a journal that grew larger is given back to the disk.
-const JOURNAL_BYTES_MAX: u32 = 16 << 20;
-
 /// The epoch of a new database's first opening.
 const FIRST_EPOCH: Epoch = Epoch(1);
 
@@ -66,6 +62,9 @@ pub struct SqliteStore {
     /// Device and inode of the file that is open.
     identity: (u64, u64),
     epoch: Epoch,
+    /// Transactions that were acknowledged, this controller's and earlier ones'.
+    transactions: u64,
+    marks: Option<MarksFile>,
     /// An error after which the connection cannot be trusted.
     failed: bool,
 }
@@ -91,24 +90,48 @@ impl SqliteStore {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
         connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX)).map_err(sqlite)?;
+        opening::keep_log(&connection, path, true)?;
         let read_only = connection.is_readonly("main").map_err(sqlite)?;
-        match refuse_unknown(&connection, path) {
+        match opening::refuse_unknown(&connection, path) {
             // Even reading needs a log beside it, which cannot be made there.
             Ok(()) | Err(StoreError::CannotOpen { .. }) if read_only => {
                 return Err(StoreError::ReadOnly { path: path.to_path_buf() });
             }
             result => result?,
         }
-        configure(&connection, path, journal)?;
-        check_pages(&connection, path)?;
-        migrate(&mut connection, path)?;
-        let epoch = take_epoch(&mut connection, path)?;
-        let services = read::services(&connection, path)?;
-        let next_incarnation = read_next_incarnation(&connection, path, &services)?;
+        opening::configure(&connection, path, journal)?;
+        opening::check_pages(&connection, path)?;
+        opening::migrate(&mut connection, path)?;
+        seal::check_schema(&connection, path)?;
+        let before = read_all(&connection, path)?;
+        opening::check_marks(path, before.transactions)?;
+        opening::keep_log(&connection, path, false)?;
+        let (epoch, transactions) = opening::take_epoch(&mut connection, path)?;
+        // A controller that was overtaken may have written until the epoch was taken.
+        let is_whole = transactions == before.transactions + 1;
+        let content = if is_whole { before } else { read_all(&connection, path)? };
+        // SQLite drops the error of syncing the folder after it has made its log.
+        sync(folder).map_err(|error| StoreError::from_io(path, &error))?;
         let metadata = fs::metadata(path).map_err(|error| StoreError::from_io(path, &error))?;
         let identity = (metadata.dev(), metadata.ino());
-        let store = Self { connection, path: path.to_path_buf(), identity, epoch, failed: false };
+        let marks = MarksFile::open(path).ok();
+        let path = path.to_path_buf();
+        let store = Self { connection, path, identity, epoch, transactions, marks, failed: false };
+        store.mark();
+        let Content { services, next_incarnation, .. } = content;
         Ok(Opened { store, epoch, services, next_incarnation, created: epoch == FIRST_EPOCH })
+    }
+
+    /// How many transactions were stored, this controller's and earlier ones'.
+    pub fn transactions(&self) -> u64 {
+        self.transactions
+    }
+
+    /// Notes what is stored. Where that cannot be written, the note stays behind, which is no error (see `marks`).
+    fn mark(&self) {
+        if let Some(file) = &self.marks {
+            let _ = file.write(Marks { epoch: self.epoch.0, transactions: self.transactions });
+        }
     }
 
     /// A file that was removed or replaced still takes writes, which nobody would ever read.
@@ -125,7 +148,7 @@ impl SqliteStore {
         let path = &self.path;
         let sqlite = |source| StoreError::from_sqlite(path, source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let found = read_epoch(&transaction, path)?;
+        let found = opening::read_epoch(&transaction, path)?;
         if found != self.epoch {
             return Err(StoreError::Fenced { path: path.clone(), mine: self.epoch, found });
         }
@@ -134,6 +157,7 @@ impl SqliteStore {
             writer.apply(change)?;
         }
         writer.judge_whole(changes)?;
+        seal::seal_changed(&transaction, changes).map_err(sqlite)?;
         transaction.commit().map_err(|error| match constraint(&error) {
             Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => {
                 StoreError::Missing { path: path.clone(), what: "a version that a service or a replica has".to_owned() }
@@ -152,143 +176,34 @@ impl Store for SqliteStore {
             return Ok(());
         }
         let result = self.try_commit(changes);
-        if let Err(error) = &result {
+        match &result {
+            Ok(()) => {
+                self.transactions += 1;
+                self.mark();
+            }
             // A transaction that could not be rolled back would swallow the next one's changes.
-            self.failed = error.loses_connection() || !self.connection.is_autocommit();
+            Err(error) => self.failed = error.loses_connection() || !self.connection.is_autocommit(),
         }
         result
     }
 }
 
-/// Makes the file for this user alone, unless it exists. One that exists is not opened here: closing
-/// it would let go of the locks that another connection in this process has on it.
-fn make_file(path: &Path, folder: &Path) -> std::io::Result<()> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        // SQLite syncs the folder for its own files, not for one that it finds there.
-        Ok(_) => File::open(folder)?.sync_all(),
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
+/// How many transactions the database at `path` holds, which nobody uses; fails unless all that it holds is as it was
+/// stored, and no other format's. Nobody takes an epoch of it.
+pub(crate) fn check_whole(path: &Path) -> Result<u64, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection =
+        Connection::open_with_flags(path, flags).map_err(|error| StoreError::from_sqlite(path, error))?;
+    opening::refuse_unknown(&connection, path)?;
+    opening::check_pages(&connection, path)?;
+    opening::migrate(&mut connection, path)?;
+    seal::check_schema(&connection, path)?;
+    read_all(&connection, path).map(|content| content.transactions)
 }
 
-/// Fails on a database of a later version or of another program, and then leaves every byte of it.
-fn refuse_unknown(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let sqlite = |source| StoreError::from_sqlite(path, source);
-    // Closing must not move a log that was left by a newer version into its database.
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
-    let keep_log = |keep| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map_err(sqlite);
-    keep_log(has_log)?;
-    let found = read_version(connection, path)?;
-    if found > VERSION {
-        return Err(StoreError::Newer { path: path.to_path_buf(), found, supported: VERSION });
-    }
-    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(sqlite)?;
-    let tables: u32 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sqlite)?;
-    let ours = if found == 0 { tables == 0 } else { application == APPLICATION_ID };
-    if !ours {
-        return Err(StoreError::NotOurs { path: path.to_path_buf() });
-    }
-    keep_log(false)?;
-    Ok(())
-}
-
-fn configure(connection: &Connection, path: &Path, journal: Journal) -> Result<(), StoreError> {
-    let sqlite = |source| StoreError::from_sqlite(path, source);
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", journal.name(), |row| row.get(0)).map_err(sqlite)?;
-    if mode != journal.name() {
-        let reason = format!("its journal mode stays `{mode}`, but here it must be `{}`", journal.name());
-        return Err(StoreError::CannotOpen { path: path.to_path_buf(), reason });
-    }
-    let settings = [
-        ("synchronous", "FULL"),
-        ("foreign_keys", "ON"),
-        ("cell_size_check", "ON"),
-        ("trusted_schema", "OFF"),
-        // A service's secrets go from the file when the service goes.
-        ("secure_delete", "ON"),
-        ("wal_autocheckpoint", &CHECKPOINT_PAGES.to_string()),
-        ("journal_size_limit", &JOURNAL_BYTES_MAX.to_string()),
-    ];
-    for (name, value) in settings {
-        connection.pragma_update(None, name, value).map_err(sqlite)?;
-    }
-    Ok(())
-}
-
-/// Damage is found now, not in the middle of a decision.
-fn check_pages(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let verdict: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|source| StoreError::from_sqlite(path, source))?;
-    if verdict == "ok" {
-        return Ok(());
-    }
-    Err(StoreError::Damaged { path: path.to_path_buf(), place: "its pages".to_owned(), problem: verdict })
-}
-
-/// Brings the format up to date, one transaction for each migration.
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let sqlite = |source| StoreError::from_sqlite(path, source);
-    loop {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let found = read_version(&transaction, path)?;
-        let Some(statements) = MIGRATIONS.get(found as usize) else { return Ok(()) };
-        for statement in *statements {
-            transaction.execute_batch(statement).map_err(sqlite)?;
-        }
-        transaction.pragma_update(None, "user_version", found + 1).map_err(sqlite)?;
-        transaction.commit().map_err(sqlite)?;
-    }
-}
-
-fn take_epoch(connection: &mut Connection, path: &Path) -> Result<Epoch, StoreError> {
-    let sqlite = |source| StoreError::from_sqlite(path, source);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-    // A newer version may have migrated it since we looked.
-    let found = read_version(&transaction, path)?;
-    if found != VERSION {
-        return Err(StoreError::Newer { path: path.to_path_buf(), found, supported: VERSION });
-    }
-    transaction.execute("UPDATE meta SET epoch = epoch + 1", []).map_err(sqlite)?;
-    let epoch = read_epoch(&transaction, path)?;
-    transaction.commit().map_err(sqlite)?;
-    Ok(epoch)
-}
-
-fn read_version(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
-    connection
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|source| StoreError::from_sqlite(path, source))
-}
-
-fn read_epoch(connection: &Connection, path: &Path) -> Result<Epoch, StoreError> {
-    read_meta(connection, path, "SELECT epoch FROM meta").map(Epoch)
-}
-
-fn read_next_incarnation(connection: &Connection, path: &Path, services: &[Service]) -> Result<u64, StoreError> {
-    let next = read_meta(connection, path, "SELECT next_incarnation FROM meta")?;
-    match services.iter().find(|service| service.head.incarnation >= next) {
-        None => Ok(next),
-        Some(service) => Err(damaged_meta(path, format!("service {} has an incarnation above it", service.head.name))),
-    }
-}
-
-fn read_meta(connection: &Connection, path: &Path, sql: &str) -> Result<u64, StoreError> {
-    let value: rusqlite::Result<i64> =
-        connection.prepare_cached(sql).and_then(|mut statement| statement.query_row([], |row| row.get(0)));
-    match value {
-        Ok(value) => u64::try_from(value).map_err(|_| damaged_meta(path, format!("{value} is negative"))),
-        Err(rusqlite::Error::QueryReturnedNoRows) => Err(damaged_meta(path, "its row is missing".to_owned())),
-        Err(source) => Err(StoreError::from_sqlite(path, source)),
-    }
-}
-
-fn damaged_meta(path: &Path, problem: String) -> StoreError {
-    StoreError::Damaged { path: path.to_path_buf(), place: "table meta".to_owned(), problem }
+/// Makes the names in a folder last.
+pub(crate) fn sync(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

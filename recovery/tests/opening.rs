@@ -45,7 +45,7 @@ fn a_database_of_a_newer_version_is_refused_and_not_one_byte_of_it_changes() {
     execute(&path, "PRAGMA user_version = 7; CREATE TABLE later (x)");
     let before = contents(folder.path());
     let error = SqliteStore::open(&path).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found: 7, supported: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 7, supported: 3, .. }), "{error}");
     assert!(error.to_string().contains("newer SkyServe"), "{error}");
     assert_eq!(contents(folder.path()), before);
 }
@@ -62,7 +62,7 @@ fn a_log_that_a_newer_version_left_behind_is_not_moved_into_its_database() {
     }
     drop(newer);
     let before = contents(crashed.path());
-    assert!(before.values().len() == 2 && before.values().all(|bytes| !bytes.is_empty()));
+    assert!(before.values().len() == 3 && before.values().all(|bytes| !bytes.is_empty()));
     let error = SqliteStore::open(&crashed.path().join("skyserve.db")).unwrap_err();
     assert!(matches!(error, StoreError::Newer { found: 7, .. }), "{error}");
     assert_eq!(contents(crashed.path()), before);
@@ -145,10 +145,11 @@ fn a_new_database_is_for_its_user_alone_and_an_empty_file_counts_as_new() {
     fs::write(&path, "").unwrap();
     assert!(SqliteStore::open(&path).unwrap().created);
     fs::remove_file(&path).unwrap();
+    fs::remove_file(path.with_extension("db-marks")).unwrap();
     let opened = SqliteStore::open(&path).unwrap();
     assert!(opened.created);
     assert_eq!((opened.next_incarnation, opened.services.len()), (1, 0));
-    for name in ["skyserve.db", "skyserve.db-wal", "skyserve.db-shm"] {
+    for name in ["skyserve.db", "skyserve.db-wal", "skyserve.db-shm", "skyserve.db-marks"] {
         let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
@@ -184,6 +185,16 @@ fn a_database_that_was_removed_or_replaced_takes_no_more_writes() {
 
 /// The first format, as its release wrote it: what a later one adds is taken away again.
 const FIRST_FORMAT: &str = "
+    DROP TRIGGER services_sealed; DROP TRIGGER services_removed;
+    DROP TRIGGER versions_sealed; DROP TRIGGER versions_removed;
+    DROP TRIGGER replicas_sealed; DROP TRIGGER replicas_removed;
+    ALTER TABLE services DROP COLUMN seal;
+    ALTER TABLE versions DROP COLUMN seal;
+    ALTER TABLE replicas DROP COLUMN seal;
+    ALTER TABLE meta DROP COLUMN seal;
+    ALTER TABLE meta DROP COLUMN seals;
+    ALTER TABLE meta DROP COLUMN schema;
+    ALTER TABLE meta DROP COLUMN transactions;
     ALTER TABLE services DROP COLUMN proven_launch_not_before;
     ALTER TABLE services DROP COLUMN proven_failures_in_a_row;
     ALTER TABLE services DROP COLUMN proven_version;
@@ -194,10 +205,11 @@ fn a_database_of_the_first_format_is_brought_up_to_date_with_all_that_it_holds()
     let (_folder, path) = stored();
     let before = SqliteStore::open(&path).unwrap().services;
     execute(&path, FIRST_FORMAT);
+    fs::remove_file(path.with_extension("db-marks")).unwrap();
     assert_eq!(SqliteStore::open(&path).unwrap().services, before);
     let version: u32 =
         Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
 }
 
 #[test]

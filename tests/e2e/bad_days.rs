@@ -221,3 +221,37 @@ impl Drop for Unmount {
         let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
+
+#[test]
+fn a_damaged_database_is_restored_from_its_copy_and_neither_traffic_nor_the_replica_notices() {
+    let home = TestHome::new();
+    let endpoint = home.up("web", Path::new(&http_service()));
+    let copies = home.serve().join("backups");
+    wait::until_true("a copy of the database with the replica", || {
+        let files = fs::read_dir(&copies).into_iter().flatten().flatten().map(|entry| entry.path());
+        let finished = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("skyserve-"));
+        finished.flat_map(fs::read).any(|bytes| bytes.windows(7).any(|text| text == b"web-1-1"))
+    });
+    let replica = home.wait_for_ready_replicas("web", 1).remove(0);
+    let load = Load::start(&endpoint, 4);
+    let database = home.serve().join("skyserve.db");
+    for name in ["skyserve.db", "skyserve.db-wal"] {
+        let path = database.with_file_name(name);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, vec![0x5a; bytes.len()]).unwrap();
+    }
+    let controller = home.role("controller");
+    controller.kill(nix::sys::signal::Signal::SIGKILL);
+    wait::until_true("the damaged database to be put aside", || {
+        database.with_file_name("damaged/1/skyserve.db").exists()
+    });
+    home.wait_for_status("web", "READY");
+    let found = home.wait_for_ready_replicas("web", 1).remove(0);
+    assert_eq!((&found["id"], &found["address"]), (&replica["id"], &replica["address"]), "it is the same replica");
+    let outcomes = load.finish();
+    assert_eq!(outcomes.failed(), 0, "{outcomes:?}");
+    let log = home.ok(&["logs", "web", "--controller", "--no-follow"]);
+    assert!(log.contains("was damaged and was restored from"), "{log}");
+    home.ok(&["down", "-y", "web"]);
+    home.assert_nothing_left();
+}

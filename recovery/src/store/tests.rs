@@ -1,5 +1,7 @@
+use super::opening::{configure, read_epoch, read_version, take_epoch};
 use super::*;
 use crate::error::Conflict;
+use crate::schema::{MIGRATIONS, VERSION};
 use skyserve_model::{Head, LaunchTemplate, ProbeRules, Timestamp, VersionRules};
 use std::collections::BTreeMap;
 use tempfile::TempDir;

@@ -1,0 +1,271 @@
+//! Copies of the database, and what is done when it is found damaged.
+//!
+//! Invariants:
+//! * A copy has its name only once it is whole, checked and synced.
+//! * Nothing of a damaged database is thrown away: it goes to a folder of its own, in which nothing is changed again.
+//! * A database that was restored never gives out an epoch, an incarnation or a replica id that the damaged one may
+//!   have given out.
+
+use crate::error::StoreError;
+use crate::marks::{self, Marks};
+use crate::store::{self, Opened, SqliteStore};
+use rusqlite::{Connection, OpenFlags, backup};
+use skyserve_model::Epoch;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Copies that are kept: the newest, and others in case that one is damaged too.
+const BACKUPS_KEPT: usize = 3;
+
+/// Damaged databases that are kept. With so many the disk is what is to be mended, and nothing is restored any more.
+const DAMAGED_MAX: usize = 10;
+
+/// How far the numbers of incarnations and replicas go on behind those of a copy: more than can have been given out
+/// between two copies.
+const NUMBERS_SKIPPED: u32 = 10_000;
+
+/// What became of a damaged database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// What was found.
+    pub damage: String,
+    /// Where the damaged database is kept.
+    pub kept_in: PathBuf,
+    /// The copy that took its place; `None`: what of the database itself was whole.
+    pub backup: Option<PathBuf>,
+    /// Transactions that were acknowledged and are not in it, as far as is known.
+    pub transactions_lost: u64,
+}
+
+/// The folder of the copies.
+fn backups_dir(database: &Path) -> PathBuf {
+    database.with_file_name("backups")
+}
+
+/// The folder of the damaged databases.
+fn damaged_dir(database: &Path) -> PathBuf {
+    database.with_file_name("damaged")
+}
+
+/// Copies the database at `path`, which may be in use, and removes older copies: all of them if `forget` (a service's
+/// secrets go with the service).
+pub fn take_backup(path: &Path, forget: bool) -> Result<(), StoreError> {
+    let folder = backups_dir(path);
+    let io = |error: io::Error| StoreError::from_io(&folder, &error);
+    make_dir(&folder).map_err(io)?;
+    let unfinished = folder.join("unfinished.db");
+    remove_database(&unfinished).map_err(io)?;
+    let transactions = match copy(path, &unfinished).and_then(|()| store::check_whole(&unfinished)) {
+        Ok(transactions) => transactions,
+        Err(error) => {
+            // On a full disk it is in the way of the database itself.
+            let _ = remove_database(&unfinished);
+            return Err(error);
+        }
+    };
+    fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(io)?;
+    fs::rename(&unfinished, folder.join(format!("skyserve-{transactions:020}.db"))).map_err(io)?;
+    store::sync(&folder).map_err(io)?;
+    let kept = if forget { 1 } else { BACKUPS_KEPT };
+    backups(path).map_err(io)?.into_iter().skip(kept).try_for_each(fs::remove_file).map_err(io)
+}
+
+/// Copies, the newest first.
+fn backups(database: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(backups_dir(database)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("skyserve-")));
+    found.sort();
+    found.reverse();
+    Ok(found)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(|error| StoreError::from_sqlite(from, error))?;
+    let failed = |error| StoreError::from_sqlite(to, error);
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(|error| StoreError::from_io(to, &error))?;
+    let mut target = Connection::open(to).map_err(failed)?;
+    // All at once: a copy in parts begins anew whenever the controller writes.
+    backup::Backup::new(&source, &mut target).and_then(|copying| copying.step(-1)).map_err(failed)?;
+    // One file, with no log beside it.
+    target.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(())).map_err(failed)
+}
+
+/// Opens the database at `path` for the next controller. If it is damaged, it is put aside, and what is newest of what
+/// is whole takes its place: the part of it before the damage, or a copy. `epoch_used` is the highest epoch that is
+/// known from elsewhere.
+pub fn open_or_restore(path: &Path, epoch_used: Epoch) -> Result<(Opened, Option<Restored>), StoreError> {
+    match SqliteStore::open(path) {
+        Ok(opened) => Ok((opened, None)),
+        Err(StoreError::Damaged { path: found_in, place, problem }) => {
+            let damage = StoreError::Damaged { path: found_in, place, problem };
+            let restored = restore(path, epoch_used, damage)?;
+            Ok((SqliteStore::open(path)?, Some(restored)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A database that could take the damaged one's place, in a folder of its own.
+struct Candidate {
+    path: PathBuf,
+    transactions: u64,
+    backup: Option<PathBuf>,
+}
+
+fn restore(path: &Path, epoch_used: Epoch, damage: StoreError) -> Result<Restored, StoreError> {
+    let io = |error: io::Error| StoreError::from_io(path, &error);
+    let number = next_damaged(path).map_err(io)?;
+    let marks = Marks::read(path).unwrap_or_default();
+    let work = path.with_file_name("restoring");
+    let _ = fs::remove_dir_all(&work);
+    make_dir(&work).map_err(io)?;
+    let chosen = choose(path, &work)?;
+    let (number, chosen) = match (number, chosen) {
+        (Some(number), Some(chosen)) => (number, chosen),
+        (number, _) => {
+            let _ = fs::remove_dir_all(&work);
+            return Err(hopeless(path, damage, number.is_none()));
+        }
+    };
+    let floor = Floor { epoch: epoch_used.0.max(marks.epoch), transactions: marks.transactions };
+    floor.raise(&chosen.path).map_err(|error| StoreError::from_sqlite(&chosen.path, error))?;
+    let kept_in = damaged_dir(path).join(number.to_string());
+    put_aside(path, &kept_in).map_err(io)?;
+    fs::rename(&chosen.path, path).map_err(io)?;
+    path.parent().map_or(Ok(()), store::sync).map_err(io)?;
+    let _ = fs::remove_dir_all(&work);
+    Ok(Restored {
+        damage: damage.to_string(),
+        kept_in,
+        backup: chosen.backup,
+        transactions_lost: marks.transactions.saturating_sub(chosen.transactions),
+    })
+}
+
+/// The damage, and why nothing takes the database's place.
+fn hopeless(path: &Path, damage: StoreError, too_often: bool) -> StoreError {
+    let StoreError::Damaged { path: found_in, place, problem } = damage else { return damage };
+    let why = if too_often {
+        format!("{DAMAGED_MAX} damaged ones are kept in {} already: mend the disk", damaged_dir(path).display())
+    } else {
+        format!("no copy in {} is whole", backups_dir(path).display())
+    };
+    StoreError::Damaged { path: found_in, place, problem: format!("{problem}; {why}") }
+}
+
+/// The name of the next folder for a damaged database, unless there are too many.
+fn next_damaged(path: &Path) -> io::Result<Option<usize>> {
+    let folder = damaged_dir(path);
+    make_dir(&folder)?;
+    let count = fs::read_dir(&folder)?.count();
+    Ok((count < DAMAGED_MAX).then_some(count + 1))
+}
+
+/// The newest whole database among what is left of the one at `path`, and its copies.
+fn choose(path: &Path, work: &Path) -> Result<Option<Candidate>, StoreError> {
+    let io = |error: io::Error| StoreError::from_io(path, &error);
+    let left = whole_copy(path, &work.join("left.db"), None);
+    for backup in backups(path).map_err(io)? {
+        let Some(copy) = whole_copy(&backup, &work.join("backup.db"), Some(backup.clone())) else { continue };
+        return Ok(Some(match left {
+            Some(left) if left.transactions >= copy.transactions => left,
+            _ => copy,
+        }));
+    }
+    Ok(left)
+}
+
+/// A copy of the database's files, if all that it holds is as it was stored.
+fn whole_copy(from: &Path, to: &Path, backup: Option<PathBuf>) -> Option<Candidate> {
+    remove_database(to).ok()?;
+    for suffix in ["", "-wal", "-journal"] {
+        match fs::copy(beside(from, suffix), beside(to, suffix)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => {}
+            copied => drop(copied.ok()?),
+        }
+    }
+    // A file that is empty, or was never there, is a new database to SQLite, and none to us.
+    let transactions = store::check_whole(to).ok().filter(|transactions| *transactions > 0)?;
+    Some(Candidate { path: to.to_path_buf(), transactions, backup })
+}
+
+/// What must not be given out again.
+struct Floor {
+    epoch: u64,
+    transactions: u64,
+}
+
+impl Floor {
+    fn raise(&self, database: &Path) -> rusqlite::Result<()> {
+        let mut connection = Connection::open(database)?;
+        let transaction = connection.transaction()?;
+        let (epoch, transactions) = (self.epoch.cast_signed(), self.transactions.cast_signed());
+        transaction.execute(
+            "UPDATE meta SET epoch = max(epoch, ?1), transactions = max(transactions, ?2), \
+             next_incarnation = next_incarnation + ?3",
+            (epoch, transactions, NUMBERS_SKIPPED),
+        )?;
+        transaction.execute("UPDATE services SET next_replica_id = next_replica_id + ?1", [NUMBERS_SKIPPED])?;
+        crate::seal::seal_all(&transaction)?;
+        transaction.commit()?;
+        // One file, with no log beside it, on its disk.
+        connection.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))
+    }
+}
+
+/// Moves a damaged database to `folder`. Its file itself stays until another takes its place, so that after a crash
+/// nobody takes it for one that is yet to be made; and so do its marks, which say that it is not whole.
+fn put_aside(path: &Path, folder: &Path) -> io::Result<()> {
+    make_dir(folder)?;
+    let name = path.file_name().unwrap_or_default();
+    match fs::hard_link(path, folder.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        linked => linked.or_else(|_| fs::copy(path, folder.join(name)).map(drop))?,
+    }
+    let marks = marks::path_of(path);
+    match fs::copy(&marks, beside(&folder.join(name), "-marks")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    for suffix in ["-wal", "-journal"] {
+        match fs::rename(beside(path, suffix), beside(&folder.join(name), suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let _ = fs::remove_file(beside(path, "-shm"));
+    store::sync(folder)
+}
+
+fn make_dir(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Removes a database that is not in use, with what SQLite keeps beside it.
+fn remove_database(path: &Path) -> io::Result<()> {
+    for suffix in ["", "-wal", "-shm", "-journal", "-marks"] {
+        match fs::remove_file(beside(path, suffix)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
