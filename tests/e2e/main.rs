@@ -16,6 +16,7 @@ mod processes;
 mod random_moments;
 mod replicas;
 mod scripts;
+mod system_calls;
 mod two_pods;
 mod updates;
 mod wait;

@@ -35,8 +35,9 @@ const OWN_VARIABLES: [&str; 8] = [
     MARK_VARIABLE,
     RUNTIME_DIR_VARIABLE,
 ];
-/// Descriptors init itself may need: those kept for two roles, and a pipe and a log for each script.
-const NOFILE_WANTED: u64 = 4 * FDS_PER_ROLE_MAX as u64;
+/// Descriptors init itself may need: those kept for two roles, and for each script a pipe, a log and what names its
+/// process.
+const NOFILE_WANTED: u64 = 4 * FDS_PER_ROLE_MAX as u64 + 4 * skyserve_scripts::RUN_SCRIPTS_MAX as u64;
 
 /// Starts children of one home.
 #[derive(Debug)]

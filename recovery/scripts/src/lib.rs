@@ -33,7 +33,7 @@ pub use id::RunId;
 /// checking them at a start costs.
 pub const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
 /// Most run scripts of one home: each is a process, a pipe and a log of its own when replayed.
-pub const RUN_SCRIPTS_MAX: usize = 256;
+pub const RUN_SCRIPTS_MAX: usize = 1024;
 /// A start clears away temporary files, perhaps also one that is just being written; the writer then tries again.
 const WRITE_ATTEMPTS_MAX: u32 = 3;
 /// Ending of a temporary name; its start is a dot.
