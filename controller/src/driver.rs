@@ -35,6 +35,9 @@ const MESSAGES_AT_ONCE_MAX: usize = 256;
 const REPORT_INTERVAL_IDLE: Duration = Duration::from_secs(10);
 /// News of where endpoints are that may wait; whoever tells waits beyond it.
 const EXPOSED_QUEUED_MAX: usize = 64;
+/// How often the controller looks whether another has taken over, when nothing else tells. The load balancer's report
+/// comes as often, so this wakes nobody.
+const CURRENT_CHECK_MS: u64 = 9_000;
 /// Pause before a route table that could not be written is written again.
 const PUBLISH_RETRY_MS: u64 = 1_000;
 
@@ -120,6 +123,7 @@ pub(crate) struct Control<P> {
     pub(crate) probes: HashMap<ReplicaUid, AbortHandle>,
     pub(crate) publish_again_at: Option<Timestamp>,
     pub(crate) backups: Backups,
+    pub(crate) current_until: Timestamp,
     /// The newest table, for load balancers that do not read the file.
     pub(crate) map: watch::Sender<Option<Arc<RouteTable>>>,
 }
@@ -155,6 +159,7 @@ impl<P: Provider> Control<P> {
 
     fn flush(&mut self) -> Result<(), ControllerError> {
         let now = self.clock.now();
+        self.must_be_current(now)?;
         if self.publish_again_at.is_some_and(|moment| moment <= now) {
             self.publish_again_at = None;
             self.core.publish_failed();
@@ -170,6 +175,19 @@ impl<P: Provider> Control<P> {
         let awaits = self.core.awaits_load();
         self.awaits_load.send_if_modified(|before| std::mem::replace(before, awaits) != awaits);
         Ok(())
+    }
+
+    /// One that was stopped while another took its place ends, even if it has nothing to do.
+    fn must_be_current(&mut self, now: Timestamp) -> Result<(), ControllerError> {
+        if now < self.current_until {
+            return Ok(());
+        }
+        self.current_until = now.plus_ms(CURRENT_CHECK_MS);
+        match self.core.store().must_be_current() {
+            Err(error) if error.must_exit() => Err(Fatal(error).into()),
+            // What passes by itself says nothing about who is in charge.
+            _ => Ok(()),
+        }
     }
 
     fn carry_out(&mut self, output: Output) -> Result<(), ControllerError> {

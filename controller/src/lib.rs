@@ -36,14 +36,15 @@ use crate::core::{Core, CoreOptions, Fatal, Held};
 use crate::driver::{Control, Message, Snapshot};
 use crate::exposure::Exposure;
 use skyserve_home::{Home, HomeError};
-use skyserve_model::Epoch;
+use skyserve_model::{Epoch, Timestamp};
 use skyserve_provider::Provider;
 use skyserve_recovery::{Lease, LeaseError, Opened, Restored, StoreError, open_or_restore};
 use skyserve_routes::{RoutesError, TableVersion};
 use skyserve_spec::Target;
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -219,6 +220,7 @@ async fn serve<P: Provider, E: Exposure>(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Runtime)?;
     let path = home.control_socket();
     let listener = api_server::bind(&path).map_err(|source| ControllerError::Socket { path: path.clone(), source })?;
+    let bound = identity(&path);
     let control_port = open_listeners(&listeners, &home).await?;
     let (messages, inbox) = mpsc::channel(driver::MESSAGES_QUEUED_MAX);
     let (snapshot, snapshots) = watch::channel(Snapshot::of(&core));
@@ -236,6 +238,7 @@ async fn serve<P: Provider, E: Exposure>(
         probes: HashMap::new(),
         publish_again_at: None,
         backups: Backups::new(home.database()),
+        current_until: Timestamp(0),
         map,
     };
     let (ended, end) = tokio::sync::oneshot::channel();
@@ -274,8 +277,16 @@ async fn serve<P: Provider, E: Exposure>(
         () = stop => Ok(()),
     };
     let _ = thread.join();
-    let _ = std::fs::remove_file(&path);
+    // One that was overtaken leaves its successor's socket alone.
+    if identity(&path) == bound {
+        let _ = std::fs::remove_file(&path);
+    }
     result
+}
+
+/// Which file has this name.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Opens what a pod listens on besides: the control API's port, given back, and that of the uploaded files, served.

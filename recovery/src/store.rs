@@ -127,6 +127,16 @@ impl SqliteStore {
         self.transactions
     }
 
+    /// Fails if this controller was overtaken, or its file is another by now. It is found at each commit too; this is
+    /// for one that has nothing to store.
+    pub fn must_be_current(&self) -> Result<(), StoreError> {
+        self.must_be_in_place()?;
+        match opening::read_epoch(&self.connection, &self.path)? {
+            found if found == self.epoch => Ok(()),
+            found => Err(StoreError::Fenced { path: self.path.clone(), mine: self.epoch, found }),
+        }
+    }
+
     /// Notes what is stored. Where that cannot be written, the note stays behind, which is no error (see `marks`).
     fn mark(&self) {
         if let Some(file) = &self.marks {

@@ -85,6 +85,20 @@ fn a_controller_killed_at_any_moment_leaves_whole_transactions_and_all_that_it_a
 }
 
 #[test]
+fn an_earlier_controller_that_has_nothing_to_store_is_told_of_a_takeover() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("skyserve.db");
+    let first = SqliteStore::open(&path).unwrap().store;
+    first.must_be_current().unwrap();
+    let second = SqliteStore::open(&path).unwrap().store;
+    let error = first.must_be_current().unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }) && error.must_exit(), "{error}");
+    second.must_be_current().unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(second.must_be_current().unwrap_err(), StoreError::Moved { .. }));
+}
+
+#[test]
 fn an_earlier_controller_that_goes_on_after_a_takeover_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("skyserve.db");

@@ -222,6 +222,33 @@ impl Drop for Unmount {
     }
 }
 
+/// The lease cannot help where locks do not work; here the lock's file is taken away.
+#[test]
+fn a_controller_that_was_stopped_while_another_took_over_ends_though_it_has_nothing_to_do() {
+    use nix::sys::signal::Signal;
+    let home = TestHome::new();
+    let endpoint = home.up("web", Path::new(&http_service()));
+    let replica = home.wait_for_ready_replicas("web", 1).remove(0);
+    let load = Load::start(&endpoint, 2);
+    let old = home.role("controller");
+    old.kill(Signal::SIGSTOP);
+    fs::remove_file(home.serve().join("controller.lock")).unwrap();
+    let mut other = home.command(binary()).arg("controller").spawn().unwrap();
+    wait::until_true("the other one to take over", || home.ok(&["status", "-o", "json"]).contains("\"READY\""));
+    old.kill(Signal::SIGCONT);
+    wait::until_true("the old one to end", || crate::processes::state(old.pid).is_none());
+    let found = home.wait_for_ready_replicas("web", 1).remove(0);
+    assert_eq!((&found["id"], &found["address"]), (&replica["id"], &replica["address"]), "nothing was ended twice");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    // Init's next one goes on from there.
+    home.wait_for_status("web", "READY");
+    let outcomes = load.finish();
+    assert_eq!(outcomes.failed(), 0, "{outcomes:?}");
+    home.ok(&["down", "-y", "web"]);
+    home.assert_nothing_left();
+}
+
 #[test]
 fn a_damaged_database_is_restored_from_its_copy_and_neither_traffic_nor_the_replica_notices() {
     let home = TestHome::new();
