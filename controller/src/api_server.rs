@@ -93,7 +93,7 @@ pub(crate) async fn serve(listener: Listener, api: Api) {
             }
         };
         let api = api.clone();
-        tokio::spawn(async move {
+        tokio::spawn(skyserve_panics::alone(async move {
             let service = service_fn(move |request| {
                 let api = api.clone();
                 async move { Ok::<_, Infallible>(api.answer(request).await) }
@@ -106,7 +106,7 @@ pub(crate) async fn serve(listener: Listener, api: Api) {
                 tracing::debug!("a control connection ended early: {error}");
             }
             drop(slot);
-        });
+        }));
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) async fn serve(listener: TcpListener, home: Home, token: String) {
             }
         };
         let site = Arc::clone(&site);
-        tokio::spawn(async move {
+        tokio::spawn(skyserve_panics::alone(async move {
             let service = service_fn(move |request| {
                 let site = Arc::clone(&site);
                 async move { Ok::<_, Infallible>(answer(&site.0, &site.1, &request).await) }
@@ -68,7 +68,7 @@ pub(crate) async fn serve(listener: TcpListener, home: Home, token: String) {
                 tracing::debug!("a connection for uploaded files ended early: {error}");
             }
             drop(slot);
-        });
+        }));
     }
 }
 
@@ -106,7 +106,7 @@ async fn open(path: &std::path::Path) -> std::io::Result<(File, u64)> {
 
 fn read(mut file: File, bytes: u64) -> mpsc::Receiver<Result<Bytes, Broken>> {
     let (sender, receiver) = mpsc::channel(PIECES_QUEUED_MAX);
-    tokio::spawn(async move {
+    tokio::spawn(skyserve_panics::alone(async move {
         let mut left = bytes;
         while left > 0 {
             let mut piece = vec![0; PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES))];
@@ -119,7 +119,7 @@ fn read(mut file: File, bytes: u64) -> mpsc::Receiver<Result<Bytes, Broken>> {
                 return;
             }
         }
-    });
+    }));
     receiver
 }
 

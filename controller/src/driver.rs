@@ -261,8 +261,8 @@ impl<P: Provider> Control<P> {
         call: impl Future<Output = Result<(), ProviderError>> + Send + 'static,
     ) {
         let messages = self.messages.clone();
-        // A panic in a provider must not leave its operation under way for ever.
-        let call = self.io.spawn(timeout(CALL_TIMEOUT, call));
+        // A panic in a provider must not leave its operation under way for ever, and concerns this replica alone.
+        let call = self.io.spawn(skyserve_panics::alone(timeout(CALL_TIMEOUT, call)));
         self.io.spawn(async move {
             let again = |message| Err(CallFailure { message, retryable: true });
             let result = match call.await {

@@ -52,7 +52,7 @@ pub(crate) fn init(arguments: InitArgs) -> ExitCode {
 
 /// The controller of this home: in its pod with pods as replicas, elsewhere with local processes.
 pub(crate) fn controller() -> ExitCode {
-    log_to_standard_error();
+    begin("controller");
     let run = || -> Result<(), String> {
         let (home, program) = home_and_program()?;
         let config = configuration::in_force(&home)?;
@@ -84,7 +84,7 @@ fn local_controller(home: Home, program: PathBuf, config: &Config) -> Result<(),
 
 /// Brings a controller's routes to the load balancer of this pod.
 pub(crate) fn follower() -> ExitCode {
-    log_to_standard_error();
+    begin("follower");
     let run = || -> Result<(), String> {
         let (home, _) = home_and_program()?;
         let variable = |name: &str| {
@@ -113,7 +113,7 @@ fn notify_socket() -> Option<PathBuf> {
 pub(crate) fn load_balancer() -> ExitCode {
     // Before any thread: what a supervisor passed on is read from the environment once.
     let inherited = skyserve_loadbalancer::inherited_listeners();
-    log_to_standard_error();
+    begin("load balancer");
     let run = || -> Result<(), String> {
         let home = Home::from_env().map_err(|error| error.to_string())?;
         home.make_dirs().map_err(|error| error.to_string())?;
@@ -158,6 +158,12 @@ fn home_and_program() -> Result<(Home, PathBuf), String> {
     let home = Home::from_env().map_err(|error| error.to_string())?;
     let program = std::env::current_exe().map_err(|error| format!("cannot tell where this program is: {error}"))?;
     Ok((home, program))
+}
+
+/// What every role but init begins with: its log, and what a panic means to it.
+fn begin(role: &'static str) {
+    log_to_standard_error();
+    skyserve_panics::end_the_process(role);
 }
 
 fn log_to_standard_error() {

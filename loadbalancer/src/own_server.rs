@@ -93,12 +93,12 @@ impl<A: Answers + 'static> OwnServer<A> {
             .header_read_timeout(HEAD_WAIT_MAX)
             .max_header_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), answer);
-        tokio::task::spawn_local(async move {
+        tokio::task::spawn_local(skyserve_panics::alone(async move {
             let _place = place;
             if let Err(error) = serving.await {
                 tracing::debug!(%error, "a connection to the load balancer itself ended");
             }
-        });
+        }));
     }
 }
 

@@ -146,7 +146,7 @@ impl Proxy {
         parts.headers.extend(protocol.map(|protocol| (header::UPGRADE, protocol)));
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         parts.version = Version::HTTP_11;
-        tokio::task::spawn_local(tunnel::run(client_upgrade, replica_upgrade, lease, exchange));
+        tokio::task::spawn_local(skyserve_panics::alone(tunnel::run(client_upgrade, replica_upgrade, lease, exchange)));
         Response::from_parts(parts, ReplyBody::Switched)
     }
 

@@ -45,11 +45,11 @@ impl Upstream {
             .handshake(TokioIo::new(socket))
             .await
             .map_err(io::Error::other)?;
-        tokio::task::spawn_local(async move {
+        tokio::task::spawn_local(skyserve_panics::alone(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a connection to a replica ended");
             }
-        });
+        }));
         Ok(Self { sender, reused: false, received_bytes, idle_since_ms: 0 })
     }
 

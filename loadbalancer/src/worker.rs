@@ -234,7 +234,8 @@ impl Worker {
             .header_read_timeout(None)
             .serve_connection(TokioIo::new(socket), answer)
             .with_upgrades();
-        let task = tokio::task::spawn_local(async move {
+        // A panic ends this connection, not those of others.
+        let task = tokio::task::spawn_local(skyserve_panics::alone(async move {
             let _slot = slot;
             if let Err(error) = serving.await {
                 tracing::debug!(%error, "a client's connection ended");
@@ -242,7 +243,7 @@ impl Worker {
                     client::linger(&lingering).await;
                 }
             }
-        });
+        }));
         self.connections.borrow_mut()[key].task = Some(task.abort_handle());
         self.work.notify_one();
     }

@@ -137,7 +137,7 @@ fn await_beginning(
     request: LogRequest,
 ) -> mpsc::Receiver<Result<Bytes, Broken>> {
     let (sender, receiver) = mpsc::channel(PIECES_QUEUED_MAX);
-    tokio::spawn(async move {
+    tokio::spawn(skyserve_panics::alone(async move {
         let mut snapshot = api.snapshot.clone();
         let mut log = loop {
             tokio::select! {
@@ -165,7 +165,7 @@ fn await_beginning(
                 return;
             }
         }
-    });
+    }));
     receiver
 }
 
@@ -190,7 +190,7 @@ fn broken<E: Error + Send + Sync + 'static>(
     mut pieces: mpsc::Receiver<Result<Bytes, E>>,
 ) -> mpsc::Receiver<Result<Bytes, Broken>> {
     let (sender, receiver) = mpsc::channel(PIECES_QUEUED_MAX);
-    tokio::spawn(async move {
+    tokio::spawn(skyserve_panics::alone(async move {
         loop {
             let piece = tokio::select! {
                 piece = pieces.recv() => piece,
@@ -201,7 +201,7 @@ fn broken<E: Error + Send + Sync + 'static>(
                 return;
             }
         }
-    });
+    }));
     receiver
 }
 

@@ -197,6 +197,7 @@ fn a_service_without_a_target_is_no_replica() {
         fixture.apply(&Event::EndpointListens);
     });
     assert_eq!(fixture.service.status(), S::NoReplica);
+    assert_eq!(fixture.service.status_reason().as_deref(), Some("it asks for 0 replicas"));
 }
 
 #[test]

@@ -110,6 +110,9 @@ fn a_version_that_fails_takes_nothing_from_the_one_that_serves() {
     );
     assert_eq!(fixture.service.wake_at(fixture.now), None, "nothing more is tried");
     assert_eq!(fixture.pass_ms(LAUNCH_PAUSE_MS_MAX * 100), []);
+    [1, 2].into_iter().for_each(|id| drop(fixture.probe(id, false)));
+    let reason = fixture.service.status_reason().unwrap_or_default();
+    assert!(reason.starts_with("the update to version 2 failed"), "{reason}");
 }
 
 #[test]
