@@ -168,6 +168,23 @@ fn without_a_whole_copy_nothing_is_changed_and_the_error_says_so() {
 }
 
 #[test]
+fn an_empty_file_is_not_what_was_whole_of_a_database() {
+    let (_folder, path, _) = home();
+    fs::write(&path, "").unwrap();
+    let error = open_or_restore(&path, Epoch(0)).unwrap_err();
+    assert!(error.to_string().contains("no copy in"), "{error}");
+}
+
+#[test]
+fn copies_that_cannot_be_looked_at_are_not_taken_for_none() {
+    let (folder, path, _) = home();
+    damage(&path);
+    fs::write(folder.path().join("backups"), "").unwrap();
+    let error = open_or_restore(&path, Epoch(0)).unwrap_err();
+    assert!(!matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+#[test]
 fn a_database_that_was_removed_comes_back_from_its_copy() {
     let (_folder, path, service) = home();
     take_backup(&path, false).unwrap();

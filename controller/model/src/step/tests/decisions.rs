@@ -1,7 +1,7 @@
 //! What users decide: ending replicas and services; and what follows from the target.
 
 use super::fixture::{Fixture, ended, preempted, running};
-use crate::limits::{DRAIN_MS_MAX, TERMINATE_ATTEMPTS_SHOWN};
+use crate::limits::{DRAIN_MS_MAX, SHUTDOWN_DRAIN_MS_MAX, TERMINATE_ATTEMPTS_SHOWN};
 use crate::{Event, OperationKind::Terminate, ReplicaId, ReplicaStatus as S, ServiceStatus, Shutdown, Stage};
 
 #[test]
@@ -101,6 +101,21 @@ fn taking_a_draining_replica_down_again_lets_it_drain_on() {
     fixture.pass_ms(DRAIN_MS_MAX / 2);
     assert_eq!(fixture.terminate(1, false), []);
     assert_eq!(fixture.replica(1).operation, operation);
+}
+
+#[test]
+fn with_its_service_a_draining_replica_goes_sooner() {
+    let mut fixture = Fixture::ready(1);
+    fixture.terminate(1, false);
+    fixture.apply(&Event::Shutdown { purge: false });
+    assert_eq!(fixture.due(Terminate), [2], "which was launched in its place and has not served");
+    fixture.pass_ms(SHUTDOWN_DRAIN_MS_MAX);
+    assert_eq!(fixture.due(Terminate), [1, 2]);
+    // A call that failed has its pause all the same.
+    fixture.call_failed(1, Terminate, true);
+    let pause = fixture.replica(1).operation;
+    fixture.terminate(1, false);
+    assert_eq!(fixture.replica(1).operation, pause);
 }
 
 #[test]

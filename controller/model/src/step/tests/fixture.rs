@@ -3,7 +3,7 @@
 use super::rows::Rows;
 use crate::{
     CallFailure, Change, Ended, Event, LaunchTemplate, OperationKind, Phase, ProbeRules, Replica, ReplicaId,
-    ReplicaStatus, Service, Stage, Timestamp, VersionRules, step_all,
+    ReplicaStatus, Service, Stage, Timestamp, VersionRules, step, step_all,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -129,7 +129,10 @@ impl Fixture {
         let (_, undo) = step_all(&mut undone, events, self.now);
         undone.undo(undo);
         assert_eq!(undone, before, "undoing {events:?} does not lead back");
-        let (changes, _undo) = step_all(&mut self.service, events, self.now);
+        let (changes, _undo) = match events {
+            [event] => step(&mut self.service, event, self.now),
+            events => step_all(&mut self.service, events, self.now),
+        };
         self.rows.commit(&changes);
         self.rows.assert_hold(&self.service);
         changes

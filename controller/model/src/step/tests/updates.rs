@@ -264,6 +264,22 @@ fn with_fewer_replicas_in_the_middle_of_an_update_one_that_has_not_been_ready_ma
 }
 
 #[test]
+fn the_record_of_a_failure_is_kept_until_its_version_has_been_replaced() {
+    let mut fixture = Fixture::ready(2);
+    fixture.observe(2, ended(Stage::Run));
+    fixture.called(2, Terminate);
+    fixture.make_ready(3);
+    fixture.update(runs("serve 2", 2));
+    fixture.make_ready(4);
+    assert!(fixture.service.is_updating() && fixture.service.head.ever_ready);
+    assert_eq!(fixture.status(2), S::Failed, "while the update is under way");
+    fixture.make_ready(5);
+    assert!(!fixture.service.is_updating());
+    fixture.pass_ms(LAUNCH_PAUSE_MS_MAX);
+    assert!(!fixture.ids().contains(&2));
+}
+
+#[test]
 fn whether_a_version_was_ever_ready_outlives_its_replicas() {
     let lost = |fixture: &mut Fixture, id| {
         fixture.observe(id, preempted());
