@@ -44,6 +44,9 @@ pub(super) fn terminated(edit: &mut Edit<'_>, id: ReplicaId, result: &Result<(),
             replica.operation = Some(operation);
             if operation.attempt >= limits::TERMINATE_ATTEMPTS_SHOWN {
                 set_status(replica, ReplicaStatus::FailedCleanup, Some(failure.message.clone()), now);
+            } else if replica.status == ReplicaStatus::ShuttingDown {
+                // One attempt may take minutes: who waits for it is told what it waits for.
+                replica.reason = Some(format!("{}; trying again", failure.message));
             }
         }
     }

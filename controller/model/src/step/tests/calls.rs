@@ -87,6 +87,21 @@ fn a_termination_is_tried_for_ever_and_shown_when_it_goes_on_failing() {
 }
 
 #[test]
+fn a_replica_that_goes_on_being_taken_down_says_from_the_first_failure_on_what_keeps_it() {
+    let mut fixture = Fixture::ready(1);
+    fixture.apply(&Event::Shutdown { purge: false });
+    assert_eq!(fixture.reason(1), "the service is being taken down");
+    fixture.call_failed(1, Terminate, true);
+    assert_eq!((fixture.status(1), fixture.reason(1)), (S::ShuttingDown, "no capacity; trying again"));
+    // What a replica failed of is the reason that its record keeps.
+    let mut fixture = Fixture::ready(1);
+    fixture.observe(1, super::fixture::ended(crate::Stage::Run));
+    let reason = fixture.reason(1).to_owned();
+    fixture.call_failed(1, Terminate, true);
+    assert_eq!(fixture.reason(1), reason);
+}
+
+#[test]
 fn without_purge_no_replica_is_forgotten_whose_removal_failed() {
     let mut failed = Fixture::ready(1);
     failed.observe(1, super::fixture::ended(crate::Stage::Run));
