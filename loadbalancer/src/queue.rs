@@ -89,7 +89,7 @@ impl<'a> Patience<'a> {
                         self.probe = ProbeRole::claim(service);
                     }
                     if self.probe.is_some()
-                        && let Some(lease) = service.pick_unreachable()
+                        && let Pick::Replica(lease) = service.pick_unreachable()
                     {
                         return Ok(lease);
                     }

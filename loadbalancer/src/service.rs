@@ -149,9 +149,14 @@ impl Service {
 
     /// Chooses a replica for a request by the service's policy, among those that can be reached.
     pub(crate) fn pick(self: &Arc<Self>) -> Pick {
+        self.pick_by(|view| self.pick_from(view))
+    }
+
+    /// Chooses again as long as another view came into force meanwhile.
+    fn pick_by(&self, choose: impl Fn(&View) -> Pick) -> Pick {
         loop {
             let views = self.views.load(Ordering::Acquire);
-            match self.pick_from(&self.view.load()) {
+            match choose(&self.view.load()) {
                 Pick::Replica(lease) if self.is_outdated(views) => drop(lease),
                 pick => return pick,
             }
@@ -187,17 +192,12 @@ impl Service {
     }
 
     /// Chooses among all ready replicas, whether or not they could be reached lately.
-    pub(crate) fn pick_unreachable(self: &Arc<Self>) -> Option<Lease> {
-        loop {
-            let views = self.views.load(Ordering::Acquire);
-            let view = self.view.load();
+    pub(crate) fn pick_unreachable(self: &Arc<Self>) -> Pick {
+        self.pick_by(|view| {
             let load = |index: usize| Some(view.ready[index].load());
-            let chosen = policy::choose(view.policy, &self.cursor, view.ready.len(), load)?;
-            let lease = self.lease(&view.ready[chosen]);
-            if !self.is_outdated(views) {
-                return Some(lease);
-            }
-        }
+            let chosen = policy::choose(view.policy, &self.cursor, view.ready.len(), load);
+            chosen.map_or(Pick::NoneReady, |index| Pick::Replica(self.lease(&view.ready[index])))
+        })
     }
 
     fn lease(self: &Arc<Self>, candidate: &Candidate) -> Lease {

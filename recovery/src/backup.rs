@@ -7,13 +7,14 @@
 //!   have given out.
 
 use crate::error::StoreError;
+use crate::filesystem::{beside, sync_dir};
 use crate::marks::{self, Marks};
-use crate::store::{self, Opened, SqliteStore};
-use rusqlite::{Connection, OpenFlags, backup};
+use crate::store::{self, Opened, SqliteStore, connect, make_file};
+use rusqlite::{Connection, backup};
 use skyserve_model::Epoch;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Copies that are kept: the newest, and others in case that one is damaged too.
@@ -67,17 +68,14 @@ pub fn take_backup(path: &Path, forget: bool) -> Result<(), StoreError> {
     };
     fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(io)?;
     fs::rename(&unfinished, folder.join(format!("skyserve-{transactions:020}.db"))).map_err(io)?;
-    store::sync(&folder).map_err(io)?;
+    sync_dir(&folder).map_err(io)?;
     let kept = if forget { 1 } else { BACKUPS_KEPT };
     backups(path).map_err(io)?.into_iter().skip(kept).try_for_each(fs::remove_file).map_err(io)
 }
 
 /// Copies, the newest first.
 fn backups(database: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(backups_dir(database)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
+    let Some(entries) = if_there(fs::read_dir(backups_dir(database)))? else { return Ok(Vec::new()) };
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("skyserve-")));
     found.sort();
@@ -86,20 +84,19 @@ fn backups(database: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
-    let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(|error| StoreError::from_sqlite(from, error))?;
-    let failed = |error| StoreError::from_sqlite(to, error);
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)
-        .map_err(|error| StoreError::from_io(to, &error))?;
-    let mut target = Connection::open(to).map_err(failed)?;
+    let source = connect(from)?;
+    make_file(to, &backups_dir(from)).map_err(|error| StoreError::from_io(to, &error))?;
+    let mut target = connect(to)?;
     // All at once: a copy in parts begins anew whenever the controller writes.
-    backup::Backup::new(&source, &mut target).and_then(|copying| copying.step(-1)).map_err(failed)?;
-    // One file, with no log beside it.
-    target.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(())).map_err(failed)
+    backup::Backup::new(&source, &mut target)
+        .and_then(|copying| copying.step(-1))
+        .and_then(|_| into_one_file(&target))
+        .map_err(|error| StoreError::from_sqlite(to, error))
+}
+
+/// Leaves no log beside the database, and all of it on its disk.
+fn into_one_file(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))
 }
 
 /// Opens the database at `path` for the next controller. If it is damaged, it is put aside, and what is newest of what
@@ -108,8 +105,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
 pub fn open_or_restore(path: &Path, epoch_used: Epoch) -> Result<(Opened, Option<Restored>), StoreError> {
     match SqliteStore::open(path) {
         Ok(opened) => Ok((opened, None)),
-        Err(StoreError::Damaged { path: found_in, place, problem }) => {
-            let damage = StoreError::Damaged { path: found_in, place, problem };
+        Err(damage @ StoreError::Damaged { .. }) => {
             let restored = restore(path, epoch_used, damage)?;
             Ok((SqliteStore::open(path)?, Some(restored)))
         }
@@ -144,7 +140,7 @@ fn restore(path: &Path, epoch_used: Epoch, damage: StoreError) -> Result<Restore
     let kept_in = damaged_dir(path).join(number.to_string());
     put_aside(path, &kept_in).map_err(io)?;
     fs::rename(&chosen.path, path).map_err(io)?;
-    path.parent().map_or(Ok(()), store::sync).map_err(io)?;
+    path.parent().map_or(Ok(()), sync_dir).map_err(io)?;
     let _ = fs::remove_dir_all(&work);
     Ok(Restored {
         damage: damage.to_string(),
@@ -191,12 +187,12 @@ fn choose(path: &Path, work: &Path) -> Result<Option<Candidate>, StoreError> {
 fn whole_copy(from: &Path, to: &Path, backup: Option<PathBuf>) -> Option<Candidate> {
     remove_database(to).ok()?;
     for suffix in ["", "-wal", "-journal"] {
-        match fs::copy(beside(from, suffix), beside(to, suffix)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !suffix.is_empty() => {}
-            copied => drop(copied.ok()?),
+        let copied = if_there(fs::copy(beside(from, suffix), beside(to, suffix))).ok()?;
+        if suffix.is_empty() {
+            copied?;
         }
     }
-    // A file that is empty, or was never there, is a new database to SQLite, and none to us.
+    // A file that is empty is a new database to SQLite, and none to us.
     let transactions = store::check_whole(to).ok().filter(|transactions| *transactions > 0)?;
     Some(Candidate { path: to.to_path_buf(), transactions, backup })
 }
@@ -220,8 +216,7 @@ impl Floor {
         transaction.execute("UPDATE services SET next_replica_id = next_replica_id + ?1", [NUMBERS_SKIPPED])?;
         crate::seal::seal_all(&transaction)?;
         transaction.commit()?;
-        // One file, with no log beside it, on its disk.
-        connection.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))
+        into_one_file(&connection)
     }
 }
 
@@ -229,24 +224,22 @@ impl Floor {
 /// nobody takes it for one that is yet to be made; and so do its marks, which say that it is not whole.
 fn put_aside(path: &Path, folder: &Path) -> io::Result<()> {
     make_dir(folder)?;
-    let name = path.file_name().unwrap_or_default();
-    match fs::hard_link(path, folder.join(name)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        linked => linked.or_else(|_| fs::copy(path, folder.join(name)).map(drop))?,
-    }
-    let marks = marks::path_of(path);
-    match fs::copy(&marks, beside(&folder.join(name), "-marks")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    let kept = folder.join(path.file_name().unwrap_or_default());
+    if_there(fs::hard_link(path, &kept).or_else(|_| fs::copy(path, &kept).map(drop)))?;
+    if_there(fs::copy(beside(path, marks::SUFFIX), beside(&kept, marks::SUFFIX)))?;
     for suffix in ["-wal", "-journal"] {
-        match fs::rename(beside(path, suffix), beside(&folder.join(name), suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        if_there(fs::rename(beside(path, suffix), beside(&kept, suffix)))?;
     }
     let _ = fs::remove_file(beside(path, "-shm"));
-    store::sync(folder)
+    sync_dir(folder)
+}
+
+/// `None` if what it is about is not there.
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 fn make_dir(folder: &Path) -> io::Result<()> {
@@ -255,17 +248,8 @@ fn make_dir(folder: &Path) -> io::Result<()> {
 
 /// Removes a database that is not in use, with what SQLite keeps beside it.
 fn remove_database(path: &Path) -> io::Result<()> {
-    for suffix in ["", "-wal", "-shm", "-journal", "-marks"] {
-        match fs::remove_file(beside(path, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+    for suffix in ["", "-wal", "-shm", "-journal", marks::SUFFIX] {
+        if_there(fs::remove_file(beside(path, suffix)))?;
     }
     Ok(())
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

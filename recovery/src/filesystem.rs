@@ -1,7 +1,22 @@
-//! Which kind of journal a file system allows.
+//! What a database's file system asks for: which kind of journal it allows, the files beside a database, and names that
+//! last.
 
 use nix::sys::statfs::{self, FsType, Statfs};
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What is kept beside the database at `path`: `-wal`, `-marks`, ….
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes the names in a folder last.
+pub(crate) fn sync_dir(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
 
 /// How SQLite makes a commit atomic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,10 +7,11 @@
 //! Invariant: what stands here is at most what is stored. It is written after each transaction and not synced: a power
 //! cut may leave an older number, never one that is too high. A file that is damaged itself says nothing.
 
+use crate::filesystem::beside;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Marks {
@@ -22,17 +23,13 @@ pub(crate) struct Marks {
 #[derive(Debug)]
 pub(crate) struct MarksFile(File);
 
-/// The marks' file of the database at `path`.
-pub(crate) fn path_of(database: &Path) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push("-marks");
-    name.into()
-}
+/// The marks are beside their database, with this behind its name.
+pub(crate) const SUFFIX: &str = "-marks";
 
 impl Marks {
     /// The marks of the database at `path`, if they can be read.
     pub(crate) fn read(database: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(path_of(database)).ok()?;
+        let text = std::fs::read_to_string(beside(database, SUFFIX)).ok()?;
         let (body, sum) = text.trim_end().rsplit_once(' ')?;
         if sum != checksum(body) {
             return None;
@@ -45,8 +42,8 @@ impl Marks {
 
 impl MarksFile {
     pub(crate) fn open(database: &Path) -> io::Result<Self> {
-        let options = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).clone();
-        options.open(path_of(database)).map(Self)
+        let path = beside(database, SUFFIX);
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(Self)
     }
 
     /// Writes the marks: always as many bytes, at once.
@@ -75,7 +72,7 @@ mod tests {
         MarksFile::open(&database).unwrap().write(Marks { epoch: 99, ..marks }).unwrap();
         MarksFile::open(&database).unwrap().write(marks).unwrap();
         assert_eq!(Marks::read(&database), Some(marks));
-        let path = path_of(&database);
+        let path = beside(&database, SUFFIX);
         let whole = std::fs::read(&path).unwrap();
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();

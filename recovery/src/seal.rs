@@ -6,53 +6,70 @@
 //! are to be read, the schema, has its checksum in `meta` too (`schema`).
 
 use crate::error::StoreError;
+use crate::values::place_of;
 use crc32fast::Hasher;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use skyserve_model::Change;
+use std::collections::BTreeSet;
 use std::path::Path;
 
-/// A table with sealed rows, and the columns of its key.
+/// A table with sealed rows. Its statements' first parameters are a row's key.
 struct Sealed {
     table: &'static str,
-    key: &'static [&'static str],
+    /// The keys of all rows.
+    keys: &'static str,
+    select: &'static str,
+    /// Its last parameter is the seal.
+    update: &'static str,
 }
 
-const SERVICES: Sealed = Sealed { table: "services", key: &["name"] };
-const VERSIONS: Sealed = Sealed { table: "versions", key: &["service", "version"] };
-const REPLICAS: Sealed = Sealed { table: "replicas", key: &["service", "id"] };
-const META: Sealed = Sealed { table: "meta", key: &["only"] };
+const SERVICES: Sealed = Sealed {
+    table: "services",
+    keys: "SELECT name FROM services",
+    select: "SELECT * FROM services WHERE name = ?1",
+    update: "UPDATE services SET seal = ?2 WHERE name = ?1",
+};
+const VERSIONS: Sealed = Sealed {
+    table: "versions",
+    keys: "SELECT service, version FROM versions",
+    select: "SELECT * FROM versions WHERE service = ?1 AND version = ?2",
+    update: "UPDATE versions SET seal = ?3 WHERE service = ?1 AND version = ?2",
+};
+const REPLICAS: Sealed = Sealed {
+    table: "replicas",
+    keys: "SELECT service, id FROM replicas",
+    select: "SELECT * FROM replicas WHERE service = ?1 AND id = ?2",
+    update: "UPDATE replicas SET seal = ?3 WHERE service = ?1 AND id = ?2",
+};
 const META_KEY: [Value; 1] = [Value::Integer(1)];
+const META: Sealed = Sealed {
+    table: "meta",
+    keys: "SELECT only FROM meta",
+    select: "SELECT * FROM meta WHERE only = ?1",
+    update: "UPDATE meta SET seal = ?2 WHERE only = ?1",
+};
 
 /// The column that holds a row's seal. It is the only one that is not sealed.
 const SEAL: &str = "seal";
 
 impl Sealed {
-    /// `first key = ?n AND second key = ?n+1`.
-    fn condition(&self, first: usize) -> String {
-        let equal = |(column, number): (&&str, usize)| format!("{column} = ?{number}");
-        self.key.iter().zip(first..).map(equal).collect::<Vec<_>>().join(" AND ")
-    }
-
     /// Seals the row with this key as it is now, if there is one.
     fn seal(&self, connection: &Connection, key: &[Value]) -> rusqlite::Result<()> {
-        let table = self.table;
         let seal = connection
-            .prepare_cached(&format!("SELECT * FROM {table} WHERE {}", self.condition(1)))?
-            .query_row(params_from_iter(key), |row| seal_of(table, row))
+            .prepare_cached(self.select)?
+            .query_row(params_from_iter(key), |row| seal_of(self.table, row))
             .optional()?;
         let Some(seal) = seal else { return Ok(()) };
-        let values = std::iter::once(Value::Integer(seal)).chain(key.iter().cloned());
-        connection
-            .prepare_cached(&format!("UPDATE {table} SET {SEAL} = ?1 WHERE {}", self.condition(2)))?
-            .execute(params_from_iter(values))
-            .map(drop)
+        let values = key.iter().cloned().chain([Value::Integer(seal)]);
+        connection.prepare_cached(self.update)?.execute(params_from_iter(values)).map(drop)
     }
 
-    /// Seals every row, as a format without seals left them.
+    /// Seals every row.
     fn seal_all(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare(&format!("SELECT {} FROM {}", self.key.join(", "), self.table))?;
-        let key = |row: &Row<'_>| (0..self.key.len()).map(|column| row.get(column)).collect();
+        let mut statement = connection.prepare(self.keys)?;
+        let columns = statement.column_count();
+        let key = |row: &Row<'_>| (0..columns).map(|column| row.get(column)).collect();
         let keys: Vec<Vec<Value>> = statement.query_map([], key)?.collect::<Result<_, _>>()?;
         keys.iter().try_for_each(|key| self.seal(connection, key))
     }
@@ -78,13 +95,7 @@ pub(crate) fn check_row(table: &'static str, row: &Row<'_>, path: &Path) -> Resu
     if seal == seal_of(table, row).map_err(sqlite)? {
         return Ok(seal);
     }
-    // The first two columns name the row in every table.
-    let key = |index| match row.get::<usize, Value>(index) {
-        Ok(Value::Text(text)) => text,
-        Ok(Value::Integer(number)) => number.to_string(),
-        _ => "?".to_owned(),
-    };
-    Err(damaged(path, format!("table {table}, row {} {}", key(0), key(1)), "it does not fit its checksum"))
+    Err(damaged(path, place_of(table, row), "it does not fit its checksum"))
 }
 
 /// The checksum of a row's values, their types and their table.
@@ -109,32 +120,32 @@ fn seal_of(table: &str, row: &Row<'_>) -> rusqlite::Result<i64> {
     Ok(hasher.finalize().into())
 }
 
-/// Seals the rows that `changes` may have touched, and `meta`. The last thing in a transaction.
+/// Seals the rows that `changes` may have touched, each once, and `meta`. The last thing in a transaction.
 pub(crate) fn seal_changed(connection: &Connection, changes: &[Change]) -> rusqlite::Result<()> {
-    let text = |text: &str| Value::Text(text.to_owned());
-    // What is stored is below `i64::MAX`: the writer refuses anything else.
-    let number = |number: u64| Value::Integer(number.cast_signed());
+    let (mut services, mut versions, mut replicas) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for change in changes {
         match change {
             Change::InsertService { head, .. } => {
-                SERVICES.seal(connection, &[text(&head.name)])?;
-                VERSIONS.seal(connection, &[text(&head.name), number(head.version.0)])?;
+                services.insert(&head.name);
+                versions.insert((&head.name, head.version.0));
             }
-            Change::InsertVersion { service, version, .. } => {
-                VERSIONS.seal(connection, &[text(service), number(version.0)])?;
-            }
-            Change::UpdateService(head) => SERVICES.seal(connection, &[text(&head.name)])?,
+            Change::InsertVersion { service, version, .. } => drop(versions.insert((service, version.0))),
+            Change::UpdateService(head) => drop(services.insert(&head.name)),
             Change::InsertReplica { service, replica } => {
                 // Its id counts as used, in its service's row.
-                SERVICES.seal(connection, &[text(service)])?;
-                REPLICAS.seal(connection, &[text(service), number(replica.id.0)])?;
+                services.insert(service);
+                replicas.insert((service, replica.id.0));
             }
-            Change::UpdateReplica { service, replica } => {
-                REPLICAS.seal(connection, &[text(service), number(replica.id.0)])?;
-            }
+            Change::UpdateReplica { service, replica } => drop(replicas.insert((service, replica.id.0))),
             Change::DeleteVersion { .. } | Change::DeleteService { .. } | Change::DeleteReplica { .. } => {}
         }
     }
+    let text = |text: &String| Value::Text(text.clone());
+    // What is stored is below `i64::MAX`: the writer refuses anything else.
+    let pair = |(service, number): &(&String, u64)| [text(service), Value::Integer(number.cast_signed())];
+    services.iter().try_for_each(|name| SERVICES.seal(connection, &[text(name)]))?;
+    versions.iter().try_for_each(|key| VERSIONS.seal(connection, &pair(key)))?;
+    replicas.iter().try_for_each(|key| REPLICAS.seal(connection, &pair(key)))?;
     seal_meta(connection)
 }
 

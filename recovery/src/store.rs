@@ -7,19 +7,21 @@
 //! * A database that this program does not know is not changed by a single byte.
 
 use crate::error::StoreError;
-use crate::filesystem::Journal;
+use crate::filesystem::{Journal, sync_dir};
 use crate::marks::{Marks, MarksFile};
 use crate::write::{Writer, constraint};
 use crate::{read, seal};
-use opening::{Content, make_file, read_all};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, ffi};
+use opening::{Content, read_all};
+use rusqlite::{Connection, TransactionBehavior, ffi};
 use skyserve_model::{Change, Epoch, Service, Version};
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod opening;
+
+pub(crate) use opening::{connect, make_file};
 
 /// Longest wait for a lock. Nobody else writes, but a person's `sqlite3` or a backup may hold it for
 /// a moment; longer, and the controller would do nothing else meanwhile.
@@ -87,8 +89,7 @@ impl SqliteStore {
     fn open_with(path: &Path, folder: &Path, journal: Journal) -> Result<Opened, StoreError> {
         let sqlite = |source| StoreError::from_sqlite(path, source);
         make_file(path, folder).map_err(|error| StoreError::from_io(path, &error))?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+        let mut connection = opening::connect(path)?;
         connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX)).map_err(sqlite)?;
         opening::keep_log(&connection, path, true)?;
         let read_only = connection.is_readonly("main").map_err(sqlite)?;
@@ -100,10 +101,7 @@ impl SqliteStore {
             result => result?,
         }
         opening::configure(&connection, path, journal)?;
-        opening::check_pages(&connection, path)?;
-        opening::migrate(&mut connection, path)?;
-        seal::check_schema(&connection, path)?;
-        let before = read_all(&connection, path)?;
+        let before = opening::read_whole(&mut connection, path)?;
         opening::check_marks(path, before.transactions)?;
         opening::keep_log(&connection, path, false)?;
         let (epoch, transactions) = opening::take_epoch(&mut connection, path)?;
@@ -111,7 +109,7 @@ impl SqliteStore {
         let is_whole = transactions == before.transactions + 1;
         let content = if is_whole { before } else { read_all(&connection, path)? };
         // SQLite drops the error of syncing the folder after it has made its log.
-        sync(folder).map_err(|error| StoreError::from_io(path, &error))?;
+        sync_dir(folder).map_err(|error| StoreError::from_io(path, &error))?;
         let metadata = fs::metadata(path).map_err(|error| StoreError::from_io(path, &error))?;
         let identity = (metadata.dev(), metadata.ino());
         let marks = MarksFile::open(path).ok();
@@ -131,10 +129,7 @@ impl SqliteStore {
     /// for one that has nothing to store.
     pub fn must_be_current(&self) -> Result<(), StoreError> {
         self.must_be_in_place()?;
-        match opening::read_epoch(&self.connection, &self.path)? {
-            found if found == self.epoch => Ok(()),
-            found => Err(StoreError::Fenced { path: self.path.clone(), mine: self.epoch, found }),
-        }
+        opening::must_be_current(&self.connection, &self.path, self.epoch)
     }
 
     /// Notes what is stored. Where that cannot be written, the note stays behind, which is no error (see `marks`).
@@ -158,10 +153,7 @@ impl SqliteStore {
         let path = &self.path;
         let sqlite = |source| StoreError::from_sqlite(path, source);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        let found = opening::read_epoch(&transaction, path)?;
-        if found != self.epoch {
-            return Err(StoreError::Fenced { path: path.clone(), mine: self.epoch, found });
-        }
+        opening::must_be_current(&transaction, path, self.epoch)?;
         let writer = Writer { connection: &transaction, path };
         for change in changes {
             writer.apply(change)?;
@@ -201,19 +193,9 @@ impl Store for SqliteStore {
 /// How many transactions the database at `path` holds, which nobody uses; fails unless all that it holds is as it was
 /// stored, and no other format's. Nobody takes an epoch of it.
 pub(crate) fn check_whole(path: &Path) -> Result<u64, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection =
-        Connection::open_with_flags(path, flags).map_err(|error| StoreError::from_sqlite(path, error))?;
+    let mut connection = connect(path)?;
     opening::refuse_unknown(&connection, path)?;
-    opening::check_pages(&connection, path)?;
-    opening::migrate(&mut connection, path)?;
-    seal::check_schema(&connection, path)?;
-    read_all(&connection, path).map(|content| content.transactions)
-}
-
-/// Makes the names in a folder last.
-pub(crate) fn sync(folder: &Path) -> std::io::Result<()> {
-    File::open(folder)?.sync_all()
+    opening::read_whole(&mut connection, path).map(|content| content.transactions)
 }
 
 #[cfg(test)]

@@ -177,14 +177,8 @@ impl<'a> Cells<'a> {
 
     /// What is wrong with this row, at the column read last.
     pub(crate) fn damaged(&self, problem: String) -> StoreError {
-        // The first two columns are the row's key in every table that is read.
-        let key = |index| match self.row.get::<usize, Value>(index) {
-            Ok(Value::Text(text)) => text,
-            Ok(Value::Integer(number)) => number.to_string(),
-            _ => "?".to_owned(),
-        };
         let column = self.row.as_ref().column_name(self.column.saturating_sub(1)).unwrap_or("?");
-        let place = format!("table {}, row {} {}, column {column}", self.table, key(0), key(1));
+        let place = format!("{}, column {column}", place_of(self.table, self.row));
         StoreError::Damaged { path: self.path.to_path_buf(), place, problem }
     }
 
@@ -202,4 +196,15 @@ impl<'a> Cells<'a> {
             other => self.damaged(other.to_string()),
         })
     }
+}
+
+/// Which row of which table this is, for a person.
+pub(crate) fn place_of(table: &str, row: &Row<'_>) -> String {
+    // The first two columns name the row in every table that is read.
+    let key = |index| match row.get::<usize, Value>(index) {
+        Ok(Value::Text(text)) => text,
+        Ok(Value::Integer(number)) => number.to_string(),
+        _ => "?".to_owned(),
+    };
+    format!("table {table}, row {} {}", key(0), key(1))
 }

@@ -5,7 +5,7 @@
 mod samples;
 
 use rusqlite::Connection;
-use samples::{insert, launch, service};
+use samples::launch;
 use skyserve_recovery::{Remedy, SqliteStore, Store, StoreError};
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,12 +15,7 @@ use tempfile::TempDir;
 
 /// A database with one service and one replica.
 fn stored() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("skyserve.db");
-    let mut store = SqliteStore::open(&path).unwrap().store;
-    let mut service = service("my-service", 1);
-    store.commit(&[insert(&service)]).unwrap();
-    store.commit(&launch(&mut service, 1)).unwrap();
+    let (folder, path, _) = samples::home();
     (folder, path)
 }
 

@@ -3,24 +3,12 @@
 
 mod samples;
 
-use samples::{insert, launch, service};
+use samples::{home, launch};
 use skyserve_model::{Epoch, ReplicaId, Service};
 use skyserve_recovery::{Opened, Restored, SqliteStore, Store, StoreError, open_or_restore, take_backup};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tempfile::TempDir;
-
-/// A home whose database was opened once, and holds a service with one replica.
-fn home() -> (TempDir, PathBuf, Service) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("skyserve.db");
-    let mut store = SqliteStore::open(&path).unwrap().store;
-    let mut service = service("my-service", 1);
-    store.commit(&[insert(&service)]).unwrap();
-    store.commit(&launch(&mut service, 1)).unwrap();
-    (folder, path, service)
-}
 
 fn damage(path: &Path) {
     let mut bytes = fs::read(path).unwrap();

@@ -73,13 +73,17 @@ struct Site {
 }
 
 impl Site {
-    fn new() -> Self {
+    /// `None`, and a word about it, where no faults can be put into a process.
+    fn new() -> Option<Self> {
+        if !can_inject() {
+            return None;
+        }
         let home = TestHome::new();
         home.up("kept", &http_service());
         let yaml = fs::read_to_string(http_service()).unwrap();
         let service = home.yaml("service.yaml", &yaml);
         let more = home.yaml("more.yaml", &yaml.replace("readiness_probe: /", "readiness_probe: /?"));
-        Self { home, service, more, acknowledged: 0 }
+        Some(Self { home, service, more, acknowledged: 0 })
     }
 
     /// Asks again until it is acknowledged, as a user would.
@@ -164,10 +168,7 @@ fn sweep(site: &mut Site, call: &str, fault: &str) -> Rounds {
 #[test]
 #[ignore = "campaign: benches/faults/run 3"]
 fn campaign_3_killed_at_every_system_call_nothing_acknowledged_is_lost() {
-    if !can_inject() {
-        return;
-    }
-    let mut site = Site::new();
+    let Some(mut site) = Site::new() else { return };
     for call in ["pwrite64", "write", "fsync", "fdatasync", "rename", "unlink", "ftruncate"] {
         let rounds = sweep(&mut site, call, "signal=KILL");
         println!("{call}: {rounds:?}");
@@ -179,10 +180,7 @@ fn campaign_3_killed_at_every_system_call_nothing_acknowledged_is_lost() {
 #[test]
 #[ignore = "campaign: benches/faults/run 4"]
 fn campaign_4_after_a_sync_that_failed_the_controller_starts_again_and_nothing_acknowledged_is_lost() {
-    if !can_inject() {
-        return;
-    }
-    let mut site = Site::new();
+    let Some(mut site) = Site::new() else { return };
     let rounds = sweep(&mut site, "fsync", "error=EIO");
     println!("fsync fails: {rounds:?}");
     assert!(rounds.of_the_log > 0 && rounds.ended >= rounds.of_the_log);
@@ -192,10 +190,7 @@ fn campaign_4_after_a_sync_that_failed_the_controller_starts_again_and_nothing_a
 #[test]
 #[ignore = "campaign: benches/faults/run 4"]
 fn campaign_4_on_a_full_disk_traffic_goes_on_and_control_does_when_there_is_space_again() {
-    if !can_inject() {
-        return;
-    }
-    let mut site = Site::new();
+    let Some(mut site) = Site::new() else { return };
     let endpoint = site.home.endpoint("kept");
     let load = Load::start(&endpoint, 2);
     let controller = site.home.role("controller");

@@ -5,17 +5,18 @@
 mod support;
 
 use std::fs;
-use std::process::Stdio;
 
-use support::{HARNESS, TestHome, command_of, path_text, unshare};
+use support::{HARNESS, TestHome, leave_orphans, path_text, unshare};
 
-/// A script that waits in vain ends with its namespace.
-const LIMIT: [&str; 4] = ["timeout", "-s", "KILL", "120"];
-
-/// Runs a shell script as the one command of init, which is PID 1.
+/// Runs a script as the one command of init, which is PID 1.
 fn under_init(unshare: &[&str], mode: &str, script: &str, argument: &str) -> Option<i32> {
-    let words = [LIMIT.as_slice(), unshare, &[HARNESS, mode, "bash", "-c", script, "bash", argument]].concat();
-    command_of(&words).stdin(Stdio::null()).stderr(Stdio::null()).status().unwrap().code()
+    support::under_init(unshare, mode, "bash", script, argument).status().unwrap().code()
+}
+
+/// The same in the environment of a home, which is also its argument.
+fn under_init_of(test: &TestHome, unshare: &[&str], script: &str) -> Option<i32> {
+    let mut command = support::under_init(unshare, "command", "bash", script, path_text(test.home.path()));
+    test.with_environment(&mut command).status().unwrap().code()
 }
 
 /// Signals that init passes on: all but those that nobody can take, those that it takes as its own (SIGCHLD, and the
@@ -87,15 +88,9 @@ fn campaign_7_every_signal_reaches_the_child_alone_or_its_group() {
 fn campaign_7_ten_thousand_orphans_leave_no_zombie() {
     let Some(unshare) = unshare() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let script = r#"
-        i=0; while [ $i -lt 10000 ]; do (: & ) ; i=$((i+1)); done
-        states() { cat /proc/[0-9]*/stat 2>/dev/null | sed 's/.*) \(.\).*/\1/'; }
-        tries=0
-        while [ $tries -lt 100 ] && states | grep -q Z; do sleep 0.05; tries=$((tries+1)); done
-        states | grep -c Z > "$1/zombies"
-        exit 0"#;
-    assert_eq!(under_init(&unshare, "command", script, path_text(folder.path())), Some(0));
-    assert_eq!(fs::read_to_string(folder.path().join("zombies")).unwrap().trim(), "0");
+    let zombies = folder.path().join("zombies");
+    assert_eq!(under_init(&unshare, "command", &leave_orphans(10_000, 100), path_text(&zombies)), Some(0));
+    assert_eq!(fs::read_to_string(zombies).unwrap().trim(), "0");
 }
 
 /// What the script of [`campaign_7_a_process_with_the_id_of_one_that_init_knew_is_left_alone`] found out.
@@ -136,11 +131,7 @@ fn campaign_7_a_process_with_the_id_of_one_that_init_knew_is_left_alone() {
         LEFT_ALONE.trim_end(),
         CONTROL.trim_end(),
     );
-    let words = [unshare.as_slice(), &[HARNESS, "command", "bash", "-c", &script, "bash", path_text(test.home.path())]]
-        .concat();
-    let mut command = command_of(&words);
-    let status = test.with_environment(&mut command).stdin(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(under_init_of(&test, &unshare, &script), Some(0));
     if test.home.path().join("unwritable").exists() {
         eprintln!("NOT TESTED: ns_last_pid cannot be written here, so no process id was used again");
         return;
@@ -167,10 +158,6 @@ fn campaign_7_an_output_that_nobody_reads_holds_up_nothing() {
         wait $init; echo "ended with $?" > found
         exit 0"#
     );
-    let words = [unshare.as_slice(), &[HARNESS, "command", "bash", "-c", &script, "bash", path_text(test.home.path())]]
-        .concat();
-    let mut command = command_of(&words);
-    let status = test.with_environment(&mut command).stdin(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(under_init_of(&test, &unshare, &script), Some(0));
     assert_eq!(test.read("found"), "ended with 0\n");
 }

@@ -6,23 +6,16 @@ mod support;
 use std::fs;
 use std::process::Stdio;
 
-use support::{HARNESS, TestHome, command_of, unshare, wait_until};
+use support::{HARNESS, TestHome, command_of, leave_orphans, unshare, wait_until};
 
-/// Leaves 1,000 double-forked orphans, waits until all of them have ended, then until their zombies are gone or a second
-/// has passed, and writes how many zombies are left.
-const LEAVE_ORPHANS: &str = r#"
-    i=0; while [ $i -lt 1000 ]; do (: & ) ; i=$((i+1)); done
-    states() { cat /proc/[0-9]*/stat 2>/dev/null | sed 's/.*) \(.\).*/\1/'; }
-    tries=0
-    while [ $tries -lt 20 ] && states | grep -q Z; do sleep 0.05; tries=$((tries+1)); done
-    states | grep -c Z > "$1"
-    exit 0
-"#;
+/// 1,000 orphans, whose zombies have a second to go.
+fn thousand_orphans() -> String {
+    leave_orphans(1_000, 20)
+}
 
 /// Runs a shell script as the one command of init, which is PID 1.
 fn under_init(unshare: &[&str], mode: &str, script: &str, argument: &str) -> Option<i32> {
-    let words = [unshare, &[HARNESS, mode, "sh", "-c", script, "sh", argument]].concat();
-    command_of(&words).stdin(Stdio::null()).stderr(Stdio::null()).status().unwrap().code()
+    support::under_init(unshare, mode, "sh", script, argument).status().unwrap().code()
 }
 
 #[test]
@@ -57,7 +50,7 @@ fn a_thousand_orphans_leave_no_zombie() {
     let Some(unshare) = unshare() else { return };
     let folder = tempfile::tempdir().unwrap();
     let count = folder.path().join("count");
-    assert_eq!(under_init(&unshare, "command", LEAVE_ORPHANS, support::path_text(&count)), Some(0));
+    assert_eq!(under_init(&unshare, "command", &thousand_orphans(), support::path_text(&count)), Some(0));
     assert_eq!(fs::read_to_string(count).unwrap().trim(), "0");
 }
 
@@ -67,7 +60,7 @@ fn the_zombie_check_notices_a_first_process_that_does_not_reap() {
     let folder = tempfile::tempdir().unwrap();
     let count = folder.path().join("count");
     // PID 1 becomes a sleep, which waits for nobody; it is killed with the namespace once the count is written.
-    let script = format!("sh -c '{}' sh \"$1\" & exec sleep 60", LEAVE_ORPHANS.replace('\'', "'\\''"));
+    let script = format!("sh -c '{}' sh \"$1\" & exec sleep 60", thousand_orphans().replace('\'', "'\\''"));
     let words = [unshare.as_slice(), &["sh", "-c", &script, "sh", support::path_text(&count)]].concat();
     let mut child = command_of(&words).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut zombies = 0;
@@ -111,7 +104,7 @@ fn as_first_process_init_runs_the_scripts_reaps_their_orphans_and_stops_in_order
     let count = test.home.path().join("count");
     // The last thing this script does is to stop init; SIGTERM then ends the script.
     let orphans =
-        format!("set -- '{}'\n{}\nkill -TERM 1; sleep 60", count.display(), LEAVE_ORPHANS.replace("exit 0", ""));
+        format!("set -- '{}'\n{}\nkill -TERM 1; sleep 60", count.display(), thousand_orphans().replace("exit 0", ""));
     let run = format!("1={}", test.script("orphans", &orphans));
     let words = [
         unshare.as_slice(),

@@ -80,10 +80,7 @@ const LEAVES: [fn(&Service); 3] = [
 fn a_replica_that_is_reported_without_requests_gets_none_any_more() {
     for leave in LEAVES {
         explore(move || a_request_while_a_replica_leaves(Service::pick, leave));
-        explore(move || {
-            let pick = |service: &Arc<Service>| service.pick_unreachable().map_or(Pick::NoneReady, Pick::Replica);
-            a_request_while_a_replica_leaves(pick, leave);
-        });
+        explore(move || a_request_while_a_replica_leaves(Service::pick_unreachable, leave));
     }
 }
 
@@ -124,15 +121,20 @@ fn control_a_second_and_its_use_in_two_numbers_are_found() {
     assert!(is_found(|| assert!(allowed_at_the_turn_of_a_second(Default::default(), spend) <= 10)));
 }
 
-/// How many of two threads may try a replica whose cool-down is over.
-fn trials(claim: fn(&Replica) -> bool) -> usize {
-    let replica = Arc::new(Replica::new("a".to_owned(), 1, ([127, 0, 0, 1], 1).into(), 1));
-    replica.connect_failed(1);
+/// How many of two threads that do the same at once succeed.
+fn succeed<T: Send + Sync + 'static>(shared: Arc<T>, act: fn(&Arc<T>) -> bool) -> usize {
     let other = thread::spawn({
-        let replica = Arc::clone(&replica);
-        move || usize::from(claim(&replica))
+        let shared = Arc::clone(&shared);
+        move || usize::from(act(&shared))
     });
-    usize::from(claim(&replica)) + other.join().expect("the thread ends")
+    usize::from(act(&shared)) + other.join().expect("the thread ends")
+}
+
+/// How many of two threads may try a replica whose cool-down is over.
+fn trials(claim: fn(&Arc<Replica>) -> bool) -> usize {
+    let replica = Replica::new("a".to_owned(), 1, ([127, 0, 0, 1], 1).into(), 1);
+    replica.connect_failed(1);
+    succeed(Arc::new(replica), claim)
 }
 
 #[test]
@@ -142,7 +144,7 @@ fn after_a_cool_down_one_thread_tries() {
 
 #[test]
 fn control_a_look_and_then_a_claim_are_found() {
-    fn claim(replica: &Replica) -> bool {
+    fn claim(replica: &Arc<Replica>) -> bool {
         let free = !replica.is_reachable();
         replica.connected();
         free
@@ -150,20 +152,10 @@ fn control_a_look_and_then_a_claim_are_found() {
     assert!(is_found(|| assert_eq!(trials(claim), 1)));
 }
 
-/// How many of two threads had a connection open at the same time, of which `admit` allows one.
-fn open_at_once(admit: fn(&Arc<Service>) -> bool) -> usize {
-    let service = service(&[]);
-    let other = thread::spawn({
-        let service = Arc::clone(&service);
-        move || usize::from(admit(&service))
-    });
-    usize::from(admit(&service)) + other.join().expect("the thread ends")
-}
-
 #[test]
 fn no_more_connections_are_open_than_allowed() {
     let admit = |service: &Arc<Service>| service.admit_connection(1).map(std::mem::forget).is_some();
-    explore(move || assert_eq!(open_at_once(admit), 1));
+    explore(move || assert_eq!(succeed(service(&[]), admit), 1));
 }
 
 #[test]
@@ -173,5 +165,5 @@ fn control_a_look_at_the_room_and_then_an_entry_are_found() {
         service.connections.fetch_add(1, Relaxed);
         room
     };
-    assert!(is_found(move || assert_eq!(open_at_once(admit), 1)));
+    assert!(is_found(move || assert_eq!(succeed(service(&[]), admit), 1)));
 }

@@ -1,14 +1,14 @@
 //! Opening the database: everything is looked at before anything of it is believed or changed.
 
 use crate::error::StoreError;
-use crate::filesystem::Journal;
+use crate::filesystem::{Journal, beside, sync_dir};
 use crate::marks::Marks;
 use crate::schema::{APPLICATION_ID, MIGRATIONS, SEALED_SINCE, VERSION};
 use crate::{read, seal};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use skyserve_model::{Epoch, Service};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -18,12 +18,18 @@ const CHECKPOINT_PAGES: u32 = 1_000;
 /// What is left of a journal that grew larger is given back to the disk.
 const JOURNAL_BYTES_MAX: u32 = 16 << 20;
 
+/// Connects to a database that is there.
+pub(crate) fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags).map_err(|source| StoreError::from_sqlite(path, source))
+}
+
 /// Makes the file for this user alone, unless it exists. One that exists is not opened here: closing
 /// it would let go of the locks that another connection in this process has on it.
-pub(super) fn make_file(path: &Path, folder: &Path) -> std::io::Result<()> {
+pub(crate) fn make_file(path: &Path, folder: &Path) -> std::io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         // SQLite syncs the folder for its own files, not for one that it finds there.
-        Ok(_) => File::open(folder)?.sync_all(),
+        Ok(_) => sync_dir(folder),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
@@ -48,9 +54,7 @@ pub(super) fn refuse_unknown(connection: &Connection, path: &Path) -> Result<(),
 
 /// Whether closing leaves the log as it is: what a newer version left, or what is damaged, is not moved into the database.
 pub(super) fn keep_log(connection: &Connection, path: &Path, keep: bool) -> Result<(), StoreError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
+    let has_log = fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep && has_log)
         .map(drop)
@@ -82,7 +86,7 @@ pub(super) fn configure(connection: &Connection, path: &Path, journal: Journal) 
 }
 
 /// Damage is found now, not in the middle of a decision.
-pub(super) fn check_pages(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+fn check_pages(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let verdict: String = connection
         .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         .map_err(|source| StoreError::from_sqlite(path, source))?;
@@ -93,7 +97,7 @@ pub(super) fn check_pages(connection: &Connection, path: &Path) -> Result<(), St
 }
 
 /// Brings the format up to date, one transaction for each migration.
-pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let sqlite = |source| StoreError::from_sqlite(path, source);
     loop {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
@@ -147,15 +151,19 @@ pub(super) fn read_epoch(connection: &Connection, path: &Path) -> Result<Epoch, 
     read_meta(connection, path, "SELECT epoch FROM meta").map(Epoch)
 }
 
-pub(super) fn read_transactions(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
+/// Fails if another controller has taken over from the one whose epoch is `mine`.
+pub(super) fn must_be_current(connection: &Connection, path: &Path, mine: Epoch) -> Result<(), StoreError> {
+    match read_epoch(connection, path)? {
+        found if found == mine => Ok(()),
+        found => Err(StoreError::Fenced { path: path.to_path_buf(), mine, found }),
+    }
+}
+
+fn read_transactions(connection: &Connection, path: &Path) -> Result<u64, StoreError> {
     read_meta(connection, path, "SELECT transactions FROM meta")
 }
 
-pub(super) fn read_next_incarnation(
-    connection: &Connection,
-    path: &Path,
-    services: &[Service],
-) -> Result<u64, StoreError> {
+fn read_next_incarnation(connection: &Connection, path: &Path, services: &[Service]) -> Result<u64, StoreError> {
     let next = read_meta(connection, path, "SELECT next_incarnation FROM meta")?;
     match services.iter().find(|service| service.head.incarnation >= next) {
         None => Ok(next),
@@ -163,7 +171,7 @@ pub(super) fn read_next_incarnation(
     }
 }
 
-pub(super) fn read_meta(connection: &Connection, path: &Path, sql: &str) -> Result<u64, StoreError> {
+fn read_meta(connection: &Connection, path: &Path, sql: &str) -> Result<u64, StoreError> {
     let value: rusqlite::Result<i64> =
         connection.prepare_cached(sql).and_then(|mut statement| statement.query_row([], |row| row.get(0)));
     match value {
@@ -173,7 +181,7 @@ pub(super) fn read_meta(connection: &Connection, path: &Path, sql: &str) -> Resu
     }
 }
 
-pub(super) fn damaged_meta(path: &Path, problem: String) -> StoreError {
+fn damaged_meta(path: &Path, problem: String) -> StoreError {
     StoreError::Damaged { path: path.to_path_buf(), place: "table meta".to_owned(), problem }
 }
 
@@ -183,6 +191,14 @@ pub(super) struct Content {
     pub(super) services: Vec<Service>,
     pub(super) next_incarnation: u64,
     pub(super) transactions: u64,
+}
+
+/// Brings the database to this program's format and reads everything; whatever is not as it was stored is damage.
+pub(super) fn read_whole(connection: &mut Connection, path: &Path) -> Result<Content, StoreError> {
+    check_pages(connection, path)?;
+    migrate(connection, path)?;
+    seal::check_schema(connection, path)?;
+    read_all(connection, path)
 }
 
 /// Everything, as it was stored; anything else is damage.

@@ -9,9 +9,12 @@ use skyserve_model::{
     Amount, Change, Head, LaunchTemplate, Operation, OperationKind, ProbeRules, Proven, Replica, ReplicaId,
     ReplicaStatus, ReplicaUid, Service, Shutdown, Timestamp, Version, VersionRules,
 };
+use skyserve_recovery::{SqliteStore, Store};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process::Command;
+use tempfile::TempDir;
 
 /// Where a child process finds the database it works on.
 pub(crate) const PATH_VARIABLE: &str = "SKYSERVE_TEST_PATH";
@@ -103,6 +106,17 @@ pub(crate) fn launch(service: &mut Service, id: u64) -> Vec<Change> {
         Change::UpdateService(service.head.clone()),
         Change::InsertReplica { service: service.head.name.clone(), replica },
     ]
+}
+
+/// A home whose database was opened once, and holds a service with one replica.
+pub(crate) fn home() -> (TempDir, PathBuf, Service) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("skyserve.db");
+    let mut store = SqliteStore::open(&path).unwrap().store;
+    let mut service = service("my-service", 1);
+    store.commit(&[insert(&service)]).unwrap();
+    store.commit(&launch(&mut service, 1)).unwrap();
+    (folder, path, service)
 }
 
 fn address(port: u16) -> SocketAddr {

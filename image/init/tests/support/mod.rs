@@ -232,6 +232,32 @@ pub fn unshare() -> Option<Vec<&'static str>> {
     None
 }
 
+/// A script that waits in vain ends with its namespace, after two minutes.
+const LIMIT: [&str; 4] = ["timeout", "-s", "KILL", "120"];
+
+/// A script, with an argument, as the one command of init (`mode`: how it passes signals on), which is PID 1.
+pub fn under_init(unshare: &[&str], mode: &str, shell: &str, script: &str, argument: &str) -> Command {
+    let words = [LIMIT.as_slice(), unshare, &[HARNESS, mode, shell, "-c", script, shell, argument]].concat();
+    let mut command = command_of(&words);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// A script that leaves double-forked orphans, waits until all of them have ended, then until their zombies are gone or
+/// it has looked so many times (20 a second), and writes how many zombies are left to the file that is its argument.
+pub fn leave_orphans(count: u32, looks: u32) -> String {
+    format!(
+        r#"
+    i=0; while [ $i -lt {count} ]; do (: & ) ; i=$((i+1)); done
+    states() {{ cat /proc/[0-9]*/stat 2>/dev/null | sed 's/.*) \(.\).*/\1/'; }}
+    tries=0
+    while [ $tries -lt {looks} ] && states | grep -q Z; do sleep 0.05; tries=$((tries+1)); done
+    states | grep -c Z > "$1"
+    exit 0
+"#
+    )
+}
+
 /// A command that begins with these words.
 pub fn command_of(words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
