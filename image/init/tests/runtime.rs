@@ -42,6 +42,19 @@ fn it_starts_in_the_background_is_found_and_stops_without_a_trace() {
 }
 
 #[test]
+fn sockets_of_roles_that_were_killed_are_gone_after_a_stop() {
+    let test = TestHome::new();
+    let init = test.start(&ARGUMENTS[1..]);
+    test.ready_role("loadbalancer", None);
+    test.ready_role("controller", None);
+    let sockets = [test.home.control_socket(), test.home.load_balancer_socket()];
+    // As a role leaves them that had no time to remove them.
+    sockets.iter().for_each(|socket| drop(std::os::unix::net::UnixListener::bind(socket).unwrap()));
+    init.stop();
+    assert!(sockets.iter().all(|socket| !socket.exists()));
+}
+
+#[test]
 fn a_second_runtime_on_the_same_home_is_refused_and_disturbs_nothing() {
     let test = TestHome::new();
     let init = test.start(&ARGUMENTS[1..]);

@@ -137,6 +137,15 @@ impl Supervisor {
         self.status.state = "stopped".to_owned();
         self.status_changed = true;
         self.save_status();
+        // A role removes its own, unless it was killed, or stopped before it had replaced that of one that was.
+        for socket in [self.options.home.control_socket(), self.options.home.load_balancer_socket()] {
+            match std::fs::remove_file(&socket) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    say(format_args!("cannot remove {}: {error}", socket.display()));
+                }
+                _ => {}
+            }
+        }
         drop(self.notify);
         drop(self.lock);
         say(format_args!("stopped"));
