@@ -26,16 +26,14 @@ pub(crate) struct Backups {
     database: PathBuf,
     due: Option<Timestamp>,
     transactions: u64,
-    /// As of the last look, and of the last copy.
+    /// As of the last look.
     asked: Asked,
-    copied: Asked,
     busy: Arc<AtomicBool>,
 }
 
 impl Backups {
     pub(crate) fn new(database: PathBuf) -> Self {
-        let (asked, copied) = (Asked::new(), Asked::new());
-        Self { database, due: None, transactions: 0, asked, copied, busy: Arc::default() }
+        Self { database, due: None, transactions: 0, asked: Asked::new(), busy: Arc::default() }
     }
 
     /// When [`Backups::keep`] is to be called again.
@@ -66,11 +64,9 @@ impl Backups {
             return;
         }
         self.due = None;
-        let ended = self.copied.keys().any(|incarnation| !self.asked.contains_key(incarnation));
-        self.copied.clone_from(&self.asked);
         let (database, busy) = (self.database.clone(), Arc::clone(&self.busy));
         io.spawn_blocking(move || {
-            if let Err(error) = take_backup(&database, ended) {
+            if let Err(error) = take_backup(&database) {
                 tracing::warn!("the database was not copied; it is tried again after the next change: {error}");
             }
             busy.store(false, Relaxed);

@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! * A copy has its name only once it is whole, checked and synced.
+//! * No copy outlives by more than the time to the next one a version that is gone.
 //! * Nothing of a damaged database is thrown away: it goes to a folder of its own, in which nothing is changed again.
 //! * A database that was restored never gives out an epoch, an incarnation or a replica id that the damaged one may
 //!   have given out.
@@ -10,8 +11,9 @@ use crate::error::StoreError;
 use crate::filesystem::{beside, sync_dir};
 use crate::marks::{self, Marks};
 use crate::store::{self, Opened, SqliteStore, connect, make_file};
-use rusqlite::{Connection, backup};
+use rusqlite::{Connection, OpenFlags, backup};
 use skyserve_model::Epoch;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -50,9 +52,9 @@ fn damaged_dir(database: &Path) -> PathBuf {
     database.with_file_name("damaged")
 }
 
-/// Copies the database at `path`, which may be in use, and removes older copies: all of them if `forget` (a service's
-/// secrets go with the service).
-pub fn take_backup(path: &Path, forget: bool) -> Result<(), StoreError> {
+/// Copies the database at `path`, which may be in use, and removes older copies: those beyond the ones kept, and those
+/// with a version that the database no longer has (its secrets go with it).
+pub fn take_backup(path: &Path) -> Result<(), StoreError> {
     let folder = backups_dir(path);
     let io = |error: io::Error| StoreError::from_io(&folder, &error);
     make_dir(&folder).map_err(io)?;
@@ -67,10 +69,24 @@ pub fn take_backup(path: &Path, forget: bool) -> Result<(), StoreError> {
         }
     };
     fs::File::open(&unfinished).and_then(|file| file.sync_all()).map_err(io)?;
-    fs::rename(&unfinished, folder.join(format!("skyserve-{transactions:020}.db"))).map_err(io)?;
+    let newest = folder.join(format!("skyserve-{transactions:020}.db"));
+    fs::rename(&unfinished, &newest).map_err(io)?;
     sync_dir(&folder).map_err(io)?;
-    let kept = if forget { 1 } else { BACKUPS_KEPT };
-    backups(path).map_err(io)?.into_iter().skip(kept).try_for_each(fs::remove_file).map_err(io)
+    let versions = versions(&newest).map_err(|error| StoreError::from_sqlite(&newest, error))?;
+    // One that cannot be read stays in its turn: it may be all that is left of something.
+    let is_outdated = |copy: &PathBuf| self::versions(copy).is_ok_and(|its| !its.is_subset(&versions));
+    let (outdated, others): (Vec<_>, Vec<_>) = backups(path).map_err(io)?.into_iter().partition(is_outdated);
+    outdated.into_iter().chain(others.into_iter().skip(BACKUPS_KEPT)).try_for_each(fs::remove_file).map_err(io)?;
+    sync_dir(&folder).map_err(io)
+}
+
+/// Which versions of which incarnations are in a copy.
+fn versions(copy: &Path) -> rusqlite::Result<BTreeSet<(i64, i64)>> {
+    let connection = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut statement = connection.prepare(
+        "SELECT services.incarnation, versions.version FROM versions JOIN services ON services.name = versions.service",
+    )?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 /// Copies, the newest first.

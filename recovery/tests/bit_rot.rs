@@ -92,7 +92,7 @@ fn sample() -> (TempDir, BTreeMap<&'static str, Vec<u8>>) {
     work(&mut services, &mut SqliteStore::open(&path).unwrap().store, 1..4);
     let mut store = SqliteStore::open(&path).unwrap().store;
     work(&mut services, &mut store, 4..6);
-    take_backup(&path, false).unwrap();
+    take_backup(&path).unwrap();
     let files = FILES.map(|name| (name, fs::read(home.path().join(name)).unwrap())).into();
     drop(store);
     (home, files)

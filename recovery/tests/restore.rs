@@ -3,8 +3,8 @@
 
 mod samples;
 
-use samples::{home, launch};
-use skyserve_model::{Epoch, ReplicaId, Service};
+use samples::{home, insert, launch};
+use skyserve_model::{Change, Epoch, Head, ReplicaId, Service, Version};
 use skyserve_recovery::{Opened, Restored, SqliteStore, Store, StoreError, open_or_restore, take_backup};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -46,7 +46,7 @@ fn a_whole_database_is_opened_as_ever() {
 #[test]
 fn a_copy_takes_the_place_of_a_damaged_database_and_no_number_comes_twice() {
     let (folder, path, mut service) = home();
-    take_backup(&path, false).unwrap();
+    take_backup(&path).unwrap();
     let before = service.clone();
     let mut opened = SqliteStore::open(&path).unwrap();
     opened.store.commit(&launch(&mut service, 2)).unwrap();
@@ -70,7 +70,7 @@ fn a_copy_takes_the_place_of_a_damaged_database_and_no_number_comes_twice() {
 #[test]
 fn an_epoch_that_only_the_marks_know_is_not_taken_again() {
     let (_folder, path, _) = home();
-    take_backup(&path, false).unwrap();
+    take_backup(&path).unwrap();
     (0..3).for_each(|_| drop(SqliteStore::open(&path).unwrap()));
     damage(&path);
     assert_eq!(restore(&path, 0).0.epoch, Epoch(5));
@@ -92,7 +92,7 @@ fn with_a_log(path: &Path, work: impl FnOnce(&mut SqliteStore)) {
 fn of_a_log_that_is_cut_what_is_whole_is_kept_if_no_copy_is_newer() {
     for newer_copy in [false, true] {
         let (folder, path, mut service) = home();
-        take_backup(&path, false).unwrap();
+        take_backup(&path).unwrap();
         let (mut second, mut third) = (service.clone(), service.clone());
         with_a_log(&path, |store| {
             store.commit(&launch(&mut service, 2)).unwrap();
@@ -100,7 +100,7 @@ fn of_a_log_that_is_cut_what_is_whole_is_kept_if_no_copy_is_newer() {
             store.commit(&launch(&mut service, 3)).unwrap();
             third = service.clone();
             if newer_copy {
-                take_backup(&path, false).unwrap();
+                take_backup(&path).unwrap();
             }
             store.commit(&launch(&mut service, 4)).unwrap();
         });
@@ -128,10 +128,10 @@ fn of_a_log_that_is_cut_what_is_whole_is_kept_if_no_copy_is_newer() {
 #[test]
 fn a_damaged_copy_is_passed_over() {
     let (folder, path, mut service) = home();
-    take_backup(&path, false).unwrap();
+    take_backup(&path).unwrap();
     let before = service.clone();
     SqliteStore::open(&path).unwrap().store.commit(&launch(&mut service, 2)).unwrap();
-    take_backup(&path, false).unwrap();
+    take_backup(&path).unwrap();
     let mut copies: Vec<PathBuf> =
         fs::read_dir(folder.path().join("backups")).unwrap().map(|entry| entry.unwrap().path()).collect();
     copies.sort();
@@ -175,7 +175,7 @@ fn copies_that_cannot_be_looked_at_are_not_taken_for_none() {
 #[test]
 fn a_database_that_was_removed_comes_back_from_its_copy() {
     let (_folder, path, service) = home();
-    take_backup(&path, false).unwrap();
+    take_backup(&path).unwrap();
     fs::remove_file(&path).unwrap();
     let (opened, restored) = restore(&path, 0);
     assert_eq!(opened.services, restored_from(&service));
@@ -185,7 +185,7 @@ fn a_database_that_was_removed_comes_back_from_its_copy() {
 #[test]
 fn a_disk_that_damages_again_and_again_is_not_filled_with_what_it_damaged() {
     let (_folder, path, _) = home();
-    take_backup(&path, false).unwrap();
+    take_backup(&path).unwrap();
     for _ in 0..10 {
         damage(&path);
         restore(&path, 0);
@@ -196,16 +196,32 @@ fn a_disk_that_damages_again_and_again_is_not_filled_with_what_it_damaged() {
 }
 
 #[test]
-fn copies_are_few_for_their_user_alone_and_gone_with_a_service() {
+fn copies_are_few_for_their_user_alone_and_outlive_no_version() {
     let (folder, path, mut service) = home();
     let copies = || fs::read_dir(folder.path().join("backups")).unwrap().count();
     for id in 2..7 {
         SqliteStore::open(&path).unwrap().store.commit(&launch(&mut service, id)).unwrap();
-        take_backup(&path, false).unwrap();
+        take_backup(&path).unwrap();
     }
     assert_eq!(copies(), 3);
-    take_backup(&path, true).unwrap();
-    assert_eq!(copies(), 1);
+    let copied = |changes: &[Change]| {
+        SqliteStore::open(&path).unwrap().store.commit(changes).unwrap();
+        take_backup(&path).unwrap();
+        copies()
+    };
+    let [other, next, last] = [2, 3, 4].map(|incarnation| samples::service("other", incarnation));
+    let end = || Change::DeleteService { name: "other".to_owned() };
+    assert_eq!(copied(&[insert(&other)]), 3, "more versions are no reason to remove any");
+    assert_eq!(copied(&[end()]), 3, "of the four only the one goes that had it");
+    assert_eq!([copied(&[insert(&next)]), copied(&[]), copied(&[])], [3, 3, 3]);
+    assert_eq!(copied(&[end(), insert(&last)]), 1, "one of the same name is another");
+    assert_eq!([copied(&[]), copied(&[])], [2, 3]);
+    // An update, and no replica has the version before any more.
+    let (service, version, rules) = (last.head.name.clone(), Version(2), last.rules.clone());
+    let head = Head { version, ..last.head.clone() };
+    let gone = Change::DeleteVersion { service: service.clone(), version: Version(1) };
+    let insert = Change::InsertVersion { service, version, rules, source: String::new() };
+    assert_eq!(copied(&[insert, Change::UpdateService(head), gone]), 1);
     for entry in fs::read_dir(folder.path().join("backups")).unwrap() {
         assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -218,7 +234,7 @@ fn a_copy_of_a_database_in_use_is_whole_and_disturbs_nobody() {
     for id in 2..20 {
         let copying = std::thread::spawn({
             let path = path.clone();
-            move || take_backup(&path, false)
+            move || take_backup(&path)
         });
         opened.store.commit(&launch(&mut service, id)).unwrap();
         copying.join().unwrap().unwrap();
