@@ -8,9 +8,9 @@
 //!   the script runs, so a script that has run can always be replayed.
 //! * At any moment, a crash leaves each script as it was or as it shall be, never half of it: the bytes
 //!   are synced under a temporary name before they get the real one.
-//! * A file that cannot be a whole script (empty, NUL bytes, too long) is reported and never run.
-//!   There is no checksum: it would have to be part of the script, and scripts written by other tools
-//!   must stay runnable.
+//! * A file that cannot be a whole script (empty, NUL bytes, too long) is reported and never run, and so is one that has
+//!   changed without being written. Its checksum is beside its bytes, not in them: scripts that were edited, or that
+//!   other tools wrote, must stay runnable.
 //! * Nothing here runs a script; nothing here reads a clock.
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sha2::{Digest, Sha256};
 use skyserve_home::Home;
 
 pub use files::{DiskFiles, Files};
@@ -66,6 +67,11 @@ pub enum Damage {
         "it has a NUL byte at offset {offset}, so it is damaged or no text: write it again (binary data as base64)"
     )]
     Nul { offset: usize },
+    #[error(
+        "it is not what was kept, and nobody has written it since, so the disk has changed it: write it again, or `touch` it \
+         to run it as it is"
+    )]
+    Changed,
     #[error("it is longer than the {SCRIPT_BYTES_MAX} bytes a script may have: move its data to a file")]
     TooLong,
     #[error("it cannot be read ({0}): make it readable or remove it")]
@@ -180,7 +186,15 @@ impl<F: Files> Scripts<F> {
     /// Checks one script file as [`Scripts::replay`] does, before it is run.
     pub fn check(&self, path: &Path) -> Result<(), Damage> {
         match self.files.read(path, SCRIPT_BYTES_MAX as u64 + 1) {
-            Ok(bytes) => check_bytes(&bytes),
+            Ok(bytes) => check_bytes(&bytes).and_then(|()| self.check_sum(path, &bytes)),
+            Err(error) => Err(Damage::Unreadable(error.to_string())),
+        }
+    }
+
+    fn check_sum(&self, path: &Path, bytes: &[u8]) -> Result<(), Damage> {
+        match self.files.sum(path) {
+            Ok(Some(kept)) if kept != sum(bytes) => Err(Damage::Changed),
+            Ok(_) => Ok(()),
             Err(error) => Err(Damage::Unreadable(error.to_string())),
         }
     }
@@ -293,6 +307,7 @@ impl<F: Files> Scripts<F> {
 
     fn write_and_rename(&self, temporary: &Path, path: &Path, bytes: &[u8]) -> Result<(), ScriptError> {
         self.files.write_new(temporary, bytes).map_err(io_error("write", temporary))?;
+        self.files.set_sum(temporary, &sum(bytes)).map_err(io_error("note the checksum of", temporary))?;
         self.files.sync_file(temporary).map_err(io_error("sync", temporary))?;
         self.files.rename(temporary, path).map_err(io_error("put in place", path))
     }
@@ -308,6 +323,10 @@ impl<F: Files> Scripts<F> {
     fn exists(&self, path: &Path) -> Result<bool, ScriptError> {
         self.files.exists(path).map_err(io_error("look for", path))
     }
+}
+
+fn sum(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
 }
 
 fn check_bytes(bytes: &[u8]) -> Result<(), Damage> {

@@ -69,6 +69,88 @@ fn damaged_scripts_are_reported_and_hide_no_other() {
     assert!(matches!(damages[4], Damage::Unreadable(_)));
 }
 
+/// Changes a file as a rotten disk does: nobody has written it.
+fn rot(path: &Path, bytes: &[u8]) {
+    let written = fs::metadata(path).unwrap().modified().unwrap();
+    fs::write(path, bytes).unwrap();
+    fs::File::open(path).unwrap().set_modified(written).unwrap();
+}
+
+/// A folder for a home, unless its file system has no extended attributes.
+fn folder_that_keeps_sums() -> Option<tempfile::TempDir> {
+    let temp = tempfile::tempdir().unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    let kept = rustix::fs::setxattr(temp.path(), "user.skyserve.test", b"x", flags);
+    if let Err(error) = kept {
+        eprintln!("not tested: {} has no extended attributes ({error})", temp.path().display());
+    }
+    kept.is_ok().then_some(temp)
+}
+
+#[test]
+fn a_script_that_a_disk_has_changed_is_reported_and_one_that_somebody_has_edited_is_run() {
+    let Some(temp) = folder_that_keeps_sums() else { return };
+    let scripts = Scripts::new(home_in(&temp));
+    let setup = scripts.persist_setup(b"echo setup").unwrap();
+    let runs = [1, 2, 3, 4].map(|number| scripts.persist_run(id(number), b"echo run").unwrap());
+    let damaged = || -> Vec<PathBuf> {
+        let replay = scripts.replay().unwrap();
+        assert!(replay.damaged.iter().all(|damaged| damaged.damage == Damage::Changed), "{:?}", replay.damaged);
+        replay.damaged.into_iter().map(|damaged| damaged.path).collect()
+    };
+    assert_eq!(damaged(), [] as [PathBuf; 0]);
+    rot(&setup, b"echo setuq");
+    rot(&runs[0], b"echo");
+    // In place, and as editors do it; then one that another tool wrote.
+    fs::write(&runs[1], b"echo edited").unwrap();
+    fs::remove_file(&runs[2]).unwrap();
+    fs::write(&runs[2], b"echo replaced").unwrap();
+    fs::write(scripts.run_path(id(9)), b"echo other").unwrap();
+    assert_eq!(damaged(), [setup.clone(), runs[0].clone()]);
+    // What the message says helps.
+    fs::File::open(&setup).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
+    scripts.persist_run(id(1), b"echo run").unwrap();
+    assert_eq!(damaged(), [] as [PathBuf; 0]);
+}
+
+/// How many of the ways to change a script go unnoticed, with its checksum and without.
+fn unnoticed(changed: impl Iterator<Item = Vec<u8>>) -> Option<(usize, usize)> {
+    let temp = folder_that_keeps_sums()?;
+    let scripts = Scripts::new(home_in(&temp));
+    let other = scripts.run_path(id(2));
+    let (mut with, mut without) = (0, 0);
+    let path = scripts.persist_run(id(1), SCRIPT).unwrap();
+    for bytes in changed {
+        rot(&path, &bytes);
+        with += usize::from(scripts.check(&path).is_ok());
+        fs::write(&other, &bytes).unwrap();
+        without += usize::from(scripts.check(&other).is_ok());
+    }
+    Some((with, without))
+}
+
+const SCRIPT: &[u8] = b"cd ~/model && exec python3 -m serve --port 8080\n";
+
+#[test]
+fn a_flipped_bit_of_a_script_is_found() {
+    let flipped = (0..SCRIPT.len() * 8).map(|bit| {
+        let mut bytes = SCRIPT.to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes
+    });
+    if let Some(counts) = unnoticed(flipped) {
+        let blanks = SCRIPT.iter().filter(|byte| **byte == b' ').count();
+        assert_eq!(counts, (0, SCRIPT.len() * 8 - blanks), "with its checksum, and without (but for a NUL byte)");
+    }
+}
+
+#[test]
+fn a_script_that_is_cut_anywhere_is_found() {
+    if let Some(counts) = unnoticed((0..SCRIPT.len()).map(|length| SCRIPT[..length].to_vec())) {
+        assert_eq!(counts, (0, SCRIPT.len() - 1), "with its checksum, and without (but for the empty one)");
+    }
+}
+
 #[test]
 fn leftovers_of_interrupted_writes_are_cleared_and_strangers_files_are_left_alone() {
     let temp = tempfile::tempdir().unwrap();
@@ -146,6 +228,8 @@ type Names = BTreeMap<PathBuf, usize>;
 struct Machine {
     seen_bytes: Vec<Vec<u8>>,
     durable_bytes: Vec<Vec<u8>>,
+    /// The checksum noted with each file; a power cut keeps it or loses it, like the bytes.
+    sums: Vec<Option<String>>,
     seen_names: Names,
     durable_names: Names,
     steps_left: usize,
@@ -179,9 +263,21 @@ impl Files for MachineFiles {
         self.step(|machine| {
             machine.seen_bytes.push(bytes.to_vec());
             machine.durable_bytes.push(Vec::new());
+            machine.sums.push(None);
             machine.seen_names.insert(path.to_path_buf(), machine.seen_bytes.len() - 1);
             Ok(())
         })
+    }
+    fn set_sum(&self, path: &Path, sum: &str) -> io::Result<()> {
+        self.step(|machine| {
+            let file = *not_found(machine.seen_names.get(path))?;
+            machine.sums[file] = Some(sum.to_owned());
+            Ok(())
+        })
+    }
+    fn sum(&self, path: &Path) -> io::Result<Option<String>> {
+        let machine = self.0.borrow();
+        Ok(machine.sums[*not_found(machine.seen_names.get(path))?].clone())
     }
     fn sync_file(&self, path: &Path) -> io::Result<()> {
         self.step(|machine| {
@@ -232,6 +328,7 @@ impl Machine {
         Self {
             seen_bytes: bytes.clone(),
             durable_bytes: bytes,
+            sums: self.sums.clone(),
             seen_names: names.clone(),
             durable_names: names,
             steps_left: usize::MAX,
