@@ -163,7 +163,18 @@ const LONGER_THAN_ANY_TEST: &str = "600s";
 
 /// `oha` on the same endpoint, where it is installed.
 pub struct Oha {
-    child: Child,
+    /// `None` once it has been waited for.
+    child: Option<Child>,
+}
+
+impl Drop for Oha {
+    fn drop(&mut self) {
+        // A test that fails leaves none behind.
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 impl Oha {
@@ -198,14 +209,15 @@ impl Oha {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        Self { child }
+        Self { child: Some(child) }
     }
 
     /// Ends it, and reads its report.
-    pub fn finish(self) -> Outcomes {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), nix::sys::signal::Signal::SIGINT)
+    pub fn finish(mut self) -> Outcomes {
+        let child = self.child.take().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGINT)
             .unwrap();
-        let output = self.child.wait_with_output().unwrap();
+        let output = child.wait_with_output().unwrap();
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("oha prints JSON");
         let slowest = report["summary"]["slowest"].as_f64().unwrap_or(0.0);
         let mut outcomes = Outcomes { slowest: Duration::from_secs_f64(slowest.max(0.0)), ..Outcomes::default() };

@@ -11,6 +11,7 @@ mod home;
 mod kill_everything;
 mod kill_under_load;
 mod load;
+mod out_of_memory;
 mod pauses;
 mod posts;
 mod processes;
