@@ -18,6 +18,7 @@ mod processes;
 mod random_moments;
 mod replicas;
 mod scripts;
+mod storage;
 mod system_calls;
 mod two_pods;
 mod updates;
