@@ -31,6 +31,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+/// How long `up` waits for a provider that a controller has just begun to ask: less than a client does.
+const LISTED_WITHIN: Duration = Duration::from_secs(5);
 /// Clients served at once; more wait in the socket's backlog.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a client that asks for changes waits for one.
@@ -182,8 +184,25 @@ impl Api {
     async fn up(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {
         let up: UpRequest = read_json(request).await?;
         let rules = self.judge(&up)?;
+        self.must_have_listed(&up.name).await?;
         let view = self.change(move |core, now| core.up(&up.name, rules, up.source, &port_is_free, now)).await?;
         Ok(json(StatusCode::CREATED, &*view))
+    }
+
+    /// A controller that has just begun waits for the provider, see [`Core::has_listed`](crate::core::Core::has_listed).
+    async fn must_have_listed(&self, name: &str) -> Result<(), Failure> {
+        let mut snapshot = self.snapshot.clone();
+        let listed = snapshot.wait_for(|snapshot| snapshot.has_listed);
+        match tokio::time::timeout(LISTED_WITHIN, listed).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Failure::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "service {name} was not started: the controller has just begun, and the provider has not told yet which \
+                     replicas there are. Try again; the controller's log says what it waits for"
+                ),
+            )),
+        }
     }
 
     async fn update(&self, name: &str, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Failure> {

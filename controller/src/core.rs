@@ -60,6 +60,8 @@ pub struct Core<S> {
     publish_again_at: Timestamp,
     list_at: Timestamp,
     listing: bool,
+    /// Whether the provider has told all that it has since this controller began.
+    has_listed: bool,
     /// Something happened since the list under way was asked for: it may not show it.
     list_again: bool,
     trouble: Option<Trouble>,
@@ -99,12 +101,19 @@ impl<S: Store> Core<S> {
             publish_again_at: now,
             list_at: now,
             listing: false,
+            has_listed: false,
             list_again: false,
             trouble: None,
         }
     }
 
     /// Grows with everything that views show.
+    /// Whether the provider has told all that it has. Until then a service that is asked for may get numbers that replicas
+    /// have which this controller has not seen.
+    pub fn has_listed(&self) -> bool {
+        self.has_listed
+    }
+
     pub fn revision(&self) -> u64 {
         self.revision
     }

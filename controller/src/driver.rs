@@ -78,6 +78,7 @@ pub(crate) struct Snapshot {
     pub(crate) services: Vec<Arc<ServiceView>>,
     /// Where each service's endpoint listens.
     pub(crate) endpoints: Wanted,
+    pub(crate) has_listed: bool,
 }
 
 impl Snapshot {
@@ -93,6 +94,7 @@ impl Snapshot {
             },
             services: core.views(),
             endpoints: core.services().map(endpoint).collect(),
+            has_listed: core.has_listed(),
         }
     }
 

@@ -80,6 +80,11 @@ impl ReplicaUid {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The incarnation of its service. No service was ever given one that is not a number of 64 bits.
+    pub fn incarnation(&self) -> Option<u64> {
+        self.0.rsplitn(3, '-').nth(1)?.parse().ok()
+    }
 }
 
 impl fmt::Display for ReplicaUid {

@@ -7,19 +7,27 @@ use skyserve_routes::TableVersion;
 use skyserve_routes::report::Report;
 use std::collections::BTreeSet;
 
+/// No database gives out so many. A name that somebody made up does not use up the numbers that one can store.
+const INCARNATIONS_BELIEVED: u64 = 1 << 48;
+
 impl<S: Store> Core<S> {
     pub(super) fn observed(&mut self, observation: &Observation, seen_at: Timestamp) {
-        let Some((name, replica)) = self.owner(&observation.uid) else { return };
+        let Some((name, replica)) = self.owner(&observation.uid) else {
+            self.strange(&observation.uid);
+            return;
+        };
         self.note(&name, Event::Observed { replica, phase: observation.phase.clone(), seen_at });
     }
 
     pub(super) fn listed(&mut self, observations: &[Observation], began_at: Timestamp, now: Timestamp) {
         self.listing = false;
+        self.revision += u64::from(!std::mem::replace(&mut self.has_listed, true));
         self.list_at = if self.list_again { now } else { now.plus_ms(LIST_INTERVAL_MS) };
         let mut seen = BTreeSet::new();
         for observation in observations {
             let Some((name, replica)) = self.owner(&observation.uid) else {
                 tracing::warn!("replica {} runs but belongs to no service; nothing is done to it", observation.uid);
+                self.strange(&observation.uid);
                 continue;
             };
             seen.insert(observation.uid.clone());
@@ -41,6 +49,13 @@ impl<S: Store> Core<S> {
         for (name, replica) in absent {
             self.note(&name, Event::Observed { replica, phase: Phase::Absent, seen_at: began_at });
         }
+    }
+
+    /// A replica of an incarnation that this database does not know, such as after an older copy was put back: no service
+    /// gets that incarnation, or the replica would be taken for its.
+    fn strange(&mut self, uid: &ReplicaUid) {
+        let used = uid.incarnation().filter(|incarnation| *incarnation < INCARNATIONS_BELIEVED);
+        self.next_incarnation = self.next_incarnation.max(used.map_or(0, |incarnation| incarnation + 1));
     }
 
     pub(super) fn load(&mut self, report: &Report, now: Timestamp) -> Result<(), Fatal> {

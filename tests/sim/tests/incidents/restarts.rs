@@ -1,7 +1,7 @@
 //! What a restart of the controller forgot.
 
 use super::{A_WHILE_MS, serving, update, with_a_crash_at_each_commit};
-use skyserve_model::{Ended, Phase, ReplicaId, Stage, Version};
+use skyserve_model::{Ended, Phase, ReplicaId, ReplicaUid, Stage, Version};
 
 /// #8562: the recovered controller took version 1 for the newest, so every replica of version 2 was outdated.
 #[test]
@@ -79,4 +79,28 @@ fn a_spec_was_null_after_a_crash_between_the_version_and_the_update() {
             assert_eq!((stand.ready("svc").len(), stand.resources.len()), (3, 3));
         },
     );
+}
+
+/// An older copy of the database was put back: a service that it does not know still runs. The next service got that one's
+/// incarnation, and with it its replica, which ran what nobody had asked for.
+#[test]
+fn a_replica_of_a_service_that_was_lost_was_taken_for_a_new_ones() {
+    for listed in [true, false] {
+        let mut stand = serving("svc", 1);
+        let lost = ReplicaUid::new("web", 2, ReplicaId(1));
+        let phase = Phase::Running { address: "10.0.0.9:8080".parse().unwrap() };
+        if listed {
+            stand.resources.insert(lost.clone(), phase);
+            stand.list();
+        } else {
+            stand.shows(&lost, phase);
+        }
+        super::up(&mut stand, "web", 1);
+        assert_eq!(stand.ready("web"), [ReplicaUid::new("web", 3, ReplicaId(1))]);
+        assert!(!stand.terminated.contains(&lost), "what is not known is left alone");
+        // A name that nobody can have been given changes nothing.
+        stand.shows(&ReplicaUid::parse("web-18446744073709551615-1").unwrap(), Phase::Absent);
+        super::up(&mut stand, "next", 1);
+        assert_eq!(stand.ready("next"), [ReplicaUid::new("next", 4, ReplicaId(1))]);
+    }
 }
