@@ -164,7 +164,7 @@ async fn wait_until_it_answers(home: &Home, client: &Client) -> Result<(), Runti
     }
 }
 
-/// What is known about a controller that does not answer: its restarts, and the end of its log.
+/// What is known about a controller that does not answer: what it ended of, and the end of its log.
 pub(crate) fn explain(home: &Home) -> String {
     let logs = [home.controller_log(), home.init_log()];
     let end = logs.iter().find_map(|path| log_end(path).map(|end| (path, end)));
@@ -172,7 +172,20 @@ pub(crate) fn explain(home: &Home) -> String {
         Some((path, end)) => format!("\nThe end of {}:\n{end}", path.display()),
         None => format!(" Its logs in {} are empty.", home.log_dir().display()),
     };
-    format!("{}{log}", restarts(home))
+    format!("{}{log}", circumstances(home))
+}
+
+/// Its restarts, or that its home cannot be written: then neither can they, nor its log.
+fn circumstances(home: &Home) -> String {
+    // It has no name, so nothing is left of it. After errors, a disk that takes nothing any more may yet say it is writable.
+    match tempfile::tempfile_in(home.serve_dir()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => format!(
+            "{} cannot be written ({error}), so the controller can store nothing, and its log may lack why: make it writable \
+             for this user, or look at its disk (`dmesg`).",
+            home.serve_dir().display()
+        ),
+        _ => restarts(home),
+    }
 }
 
 /// Such as `The controller was restarted 3 times; last it exited with code 1.`
@@ -213,7 +226,7 @@ pub(crate) fn last_known_services(home: &Home, error: &ClientError) -> Option<Ve
     let RouteTable { services, .. } = skyserve_routes::read(&home.routes_file()).ok()?;
     let reason = format!(
         "{error}. {} Requests still go to the replicas that were ready last. Its log: {}",
-        restarts(home),
+        circumstances(home),
         home.controller_log().display()
     );
     Some(services.into_iter().map(|routes| last_known(routes, &reason)).collect())
