@@ -81,6 +81,12 @@ fn metrics_tell_of_services_replicas_and_the_table() {
     ] {
         assert!(metrics.text().contains(&format!("skyserve_loadbalancer_{series}")), "{series} in {}", metrics.text());
     }
+    let described = include_str!("../../../README.md");
+    let all = metrics.text();
+    let names = all.lines().filter_map(|line| line.strip_prefix("# TYPE skyserve_loadbalancer_")?.split(' ').next());
+    for name in names {
+        assert!(described.contains(&format!("`{name}`")), "README says what {name} means");
+    }
     balancer.apply(&[]);
     let metrics = get(address, "/metrics");
     assert!(!metrics.text().contains("\"seen\""), "a service's series end with it: {}", metrics.text());

@@ -35,19 +35,33 @@ fn yaml(site: &Site, file: &str, replicas: usize, text: &str) -> PathBuf {
     site.file(file, &text)
 }
 
-/// One live pod for each replica that is shown, and no other.
-fn settled(site: &Site, replicas: usize) {
+/// The pod of each replica, by the replica's id.
+type Pods = BTreeMap<u64, String>;
+
+/// One live pod for each replica that is shown, and no other. Who they are tells whether one was lost and replaced:
+/// a replica that was launched again has another id, and a pod that was made again another uid.
+fn settled(site: &Site, replicas: usize) -> Pods {
     site.wait_for_ready_replicas("web", replicas);
     until("a pod for each replica and no other", || {
         let pods = live(site.objects("pods", "skyserve.dev/component=replica"));
-        let mut uids: BTreeMap<String, usize> = BTreeMap::new();
+        let mut found = Pods::new();
         for pod in &pods {
-            let uid = pod["metadata"]["annotations"]["skyserve.dev/uid"].as_str().unwrap_or("none").to_owned();
-            *uids.entry(uid).or_default() += 1;
+            let uid = pod["metadata"]["annotations"]["skyserve.dev/uid"].as_str().unwrap();
+            let id = uid.rsplit('-').next().unwrap().parse().unwrap();
+            found.insert(id, pod["metadata"]["uid"].as_str().unwrap().to_owned());
         }
-        assert!(uids.values().all(|count| *count == 1), "a replica has two pods: {uids:?}");
-        if pods.len() == replicas { Ok(()) } else { Err(site.state()) }
-    });
+        if (found.len(), pods.len()) == (replicas, replicas) { Ok(found) } else { Err(site.state()) }
+    })
+}
+
+/// That what was begun was finished without a replica too many or too few ever having been launched.
+fn assert_nothing_lost_or_doubled(during: During, before: &Pods, after: &Pods) {
+    let ids: Vec<u64> = after.keys().copied().collect();
+    let expected: &[u64] = if matches!(during, During::Update) { &[3, 4] } else { &[1, 2] };
+    assert_eq!(ids, expected, "{during:?}: replicas were launched that nobody had asked for");
+    if matches!(during, During::Scale) {
+        assert_eq!(after[&1], before[&1], "the replica that was there is the same pod");
+    }
 }
 
 fn one(site: &Site, seed: u64) {
@@ -64,10 +78,10 @@ fn one(site: &Site, seed: u64) {
         During::Update => (Some(&two), vec!["update".into(), "-y".into(), "web".into(), path(&next)], 2),
         During::Down => (Some(&two), vec!["down".into(), "-y".into(), "web".into()], 0),
     };
-    if let Some(yaml) = prepare {
+    let before = prepare.map(|yaml| {
         site.up("web", yaml);
-        settled(site, if matches!(during, During::Scale) { 1 } else { 2 });
-    }
+        settled(site, if matches!(during, During::Scale) { 1 } else { 2 })
+    });
     let victim = site.controller();
     let mut child = site.command("skyserve").args(&command).stdout(std::process::Stdio::null()).spawn().unwrap();
     std::thread::sleep(moment);
@@ -81,13 +95,29 @@ fn one(site: &Site, seed: u64) {
         until("the service to be gone", || if site.service("web").is_none() { Ok(()) } else { Err(site.state()) });
     } else {
         assert!(accepted, "the command lost its controller and did not find the next: {command:?}");
-        settled(site, replicas);
+        let after = settled(site, replicas);
+        assert_nothing_lost_or_doubled(during, &before.unwrap_or_default(), &after);
         site.ok(&["down", "-y", "web"]);
     }
     until("no replica's pod to be left", || {
         let pods = site.objects("pods", "skyserve.dev/component=replica");
         if pods.is_empty() { Ok(()) } else { Err(site.state()) }
     });
+}
+
+#[test]
+fn the_check_for_a_lost_and_a_doubled_replica_can_fail() {
+    let pods = |pods: &[(u64, &str)]| pods.iter().map(|(id, uid)| (*id, (*uid).to_owned())).collect::<Pods>();
+    let (one, two) = (pods(&[(1, "a")]), pods(&[(1, "a"), (2, "b")]));
+    let fails = |during, before: &Pods, after: &Pods| {
+        std::panic::catch_unwind(|| assert_nothing_lost_or_doubled(during, before, after)).is_err()
+    };
+    assert!(!fails(During::Up, &Pods::new(), &two) && !fails(During::Scale, &one, &two));
+    assert!(!fails(During::Update, &two, &pods(&[(3, "c"), (4, "d")])));
+    // One was lost and launched again; one too many was launched and removed; a pod was made again.
+    assert!(fails(During::Up, &Pods::new(), &pods(&[(1, "a"), (3, "c")])));
+    assert!(fails(During::Update, &two, &pods(&[(3, "c"), (5, "e")])));
+    assert!(fails(During::Scale, &one, &pods(&[(1, "x"), (2, "b")])));
 }
 
 #[test]
