@@ -3,6 +3,7 @@
 //! Invariants:
 //! * Nothing is made before the API server has judged everything that is to be made (a dry run of the same calls),
 //!   and the person has agreed.
+//! * Nothing is applied, not even for show, before it was looked whether somebody else has an object of that name.
 //! * What was made stays when a later step fails: every step may be repeated, and the next `up` goes on from there.
 
 use super::existing::Existing;
@@ -73,6 +74,7 @@ impl Remote {
         if let Some(existing) = existing {
             // Else an earlier `up` was interrupted between making the controller and giving it the rest.
             if !self.is_owned(&existing.owner).await? {
+                self.check_ours(objects).await?;
                 self.apply_rest(objects, &existing.owner).await?;
             }
             return self.until_ready(Patience::for_a_new_one(), progress).await;
@@ -136,6 +138,7 @@ impl Remote {
 
     /// Has the API server judge everything that is to be made, and make nothing of it.
     async fn rehearse<'o>(&self, objects: &'o [Object]) -> Result<Vec<(&'o Object, Applied)>, ClusterError> {
+        self.check_ours(objects).await?;
         let mut rehearsed = Vec::new();
         for object in objects {
             match self.apply(object, true).await {
