@@ -108,9 +108,13 @@ impl Remote {
         self.ask(&what, async || maps.get_opt(&self.names.config()).await).await
     }
 
-    /// Whether the rest belongs to the controller, as one of it shows.
+    /// Whether the rest belongs to the controller, as one of it shows. Who may not see that one made none of it.
     async fn is_owned(&self, owner: &Owner) -> Result<bool, ClusterError> {
-        let owners = self.config_map().await?.and_then(|map| map.metadata.owner_references).unwrap_or_default();
+        let map = match self.config_map().await {
+            Err(error) if error.is_forbidden() => return Ok(true),
+            map => map?,
+        };
+        let owners = map.and_then(|map| map.metadata.owner_references).unwrap_or_default();
         Ok(owners.iter().any(|reference| reference.uid == owner.uid))
     }
 
@@ -125,7 +129,11 @@ impl Remote {
         let rendered =
             objects.iter().find(|object| object.kind() == "ConfigMap" && object.name() == self.names.config());
         let wanted = rendered.and_then(|object| object.value().get("data").cloned());
-        let has = self.config_map().await?.and_then(|map| serde_json::to_value(map.data?).ok());
+        let map = match self.config_map().await {
+            Err(error) if error.is_forbidden() => None,
+            map => map?,
+        };
+        let has = map.and_then(|map| serde_json::to_value(map.data?).ok());
         if has.is_some() && wanted.is_some() && has != wanted {
             notes.push(
                 "the existing controller goes on with the configuration it was made with; changes of your configuration \

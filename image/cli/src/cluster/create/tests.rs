@@ -279,3 +279,19 @@ fn what_an_interrupted_up_left_to_be_owned_is_looked_at_first() {
     assert!(error.starts_with("the ConfigMap sky-serve-controller-0123abcd-config in namespace ns"), "{error}");
     assert!(!theirs.asked().iter().any(|asked| is_write(asked)), "{:?}", theirs.asked());
 }
+
+#[test]
+fn who_may_not_see_config_maps_may_use_a_controller_that_is_there() {
+    let there = with_controller("example.com/sky:0");
+    let api = FakeApi::answering(move |what| match what.contains("/configmaps/") {
+        true => status(403, "configmaps is forbidden: User \"ann\" cannot get resource \"configmaps\""),
+        false => there(what),
+    });
+    run(async {
+        let remote = api.remote();
+        let preparation = remote.prepare(&highly_available(), IMAGE).await.unwrap();
+        assert_eq!(preparation.notes.len(), 1, "that of its image: {:?}", preparation.notes);
+        remote.ensure(&preparation, &mut Progress::start()).await.unwrap();
+    });
+    assert!(!api.asked().iter().any(|asked| is_write(asked)), "{:?}", api.asked());
+}
