@@ -3,7 +3,7 @@
 //!
 //! Invariants:
 //! * What the API server did not say is never taken for a fact: an error is not "there is none".
-//! * Nothing is touched but what carries this controller's label.
+//! * Nothing is touched but what carries this controller's label: what has its name without it is somebody else's.
 //! * An existing controller is used as it is: what the configuration says about controllers is for new ones.
 
 mod create;

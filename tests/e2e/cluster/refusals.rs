@@ -50,6 +50,23 @@ fn a_user_without_permission_is_told_which_and_nothing_is_made() {
 }
 
 #[test]
+fn an_object_of_somebody_elses_is_refused_by_name_and_neither_taken_over_nor_removed() {
+    let Some(site) = Site::highly_available() else { return };
+    let manifests = site.ok(&["manifests", "-o", "json"]);
+    let manifests: serde_json::Value = serde_json::from_str(&manifests).unwrap();
+    let map = manifests["items"].as_array().unwrap().iter().find(|item| item["kind"] == "ConfigMap").unwrap();
+    site.kubectl_ok(&["create", "configmap", name(map), "--from-literal=a=b"]);
+    let as_it_is = || site.kubectl_ok(&["get", "configmap", name(map), "-o", "json", "--show-managed-fields"]);
+    let before = as_it_is();
+    let said = site.refused(&["up", "-y", "-n", "web", http_service().to_str().unwrap()]);
+    assert!(said.contains(&format!("the ConfigMap {}", name(map))) && said.contains("is not ours"), "{said}");
+    assert!(said.contains(&site.namespace), "the message says where: {said}");
+    assert!(site.ours().is_empty(), "{:?}", site.ours());
+    site.command("sky").args(["down", "-y", "--purge", "sky-serve-controller"]).output().unwrap();
+    assert_eq!(as_it_is(), before);
+}
+
+#[test]
 fn a_missing_controller_image_is_named() {
     let config = "serve:\n  controller:\n    resources:\n      cloud: kubernetes\n      image_id: docker:docker.io/skyserve/no-such:1\n    high_availability: true\n";
     let Some(site) = Site::new(config) else { return };

@@ -3,6 +3,7 @@
 //! Invariants:
 //! * Nothing is made before the API server has judged everything that is to be made (a dry run of the same calls),
 //!   and the person has agreed.
+//! * Nothing is applied, not even for show, before it was looked whether somebody else has an object of that name.
 //! * What was made stays when a later step fails: every step may be repeated, and the next `up` goes on from there.
 
 use super::existing::Existing;
@@ -73,6 +74,7 @@ impl Remote {
         if let Some(existing) = existing {
             // Else an earlier `up` was interrupted between making the controller and giving it the rest.
             if !self.is_owned(&existing.owner).await? {
+                self.check_ours(objects).await?;
                 self.apply_rest(objects, &existing.owner).await?;
             }
             return self.until_ready(Patience::for_a_new_one(), progress).await;
@@ -106,9 +108,13 @@ impl Remote {
         self.ask(&what, async || maps.get_opt(&self.names.config()).await).await
     }
 
-    /// Whether the rest belongs to the controller, as one of it shows.
+    /// Whether the rest belongs to the controller, as one of it shows. Who may not see that one made none of it.
     async fn is_owned(&self, owner: &Owner) -> Result<bool, ClusterError> {
-        let owners = self.config_map().await?.and_then(|map| map.metadata.owner_references).unwrap_or_default();
+        let map = match self.config_map().await {
+            Err(error) if error.is_forbidden() => return Ok(true),
+            map => map?,
+        };
+        let owners = map.and_then(|map| map.metadata.owner_references).unwrap_or_default();
         Ok(owners.iter().any(|reference| reference.uid == owner.uid))
     }
 
@@ -123,7 +129,11 @@ impl Remote {
         let rendered =
             objects.iter().find(|object| object.kind() == "ConfigMap" && object.name() == self.names.config());
         let wanted = rendered.and_then(|object| object.value().get("data").cloned());
-        let has = self.config_map().await?.and_then(|map| serde_json::to_value(map.data?).ok());
+        let map = match self.config_map().await {
+            Err(error) if error.is_forbidden() => None,
+            map => map?,
+        };
+        let has = map.and_then(|map| serde_json::to_value(map.data?).ok());
         if has.is_some() && wanted.is_some() && has != wanted {
             notes.push(
                 "the existing controller goes on with the configuration it was made with; changes of your configuration \
@@ -136,6 +146,7 @@ impl Remote {
 
     /// Has the API server judge everything that is to be made, and make nothing of it.
     async fn rehearse<'o>(&self, objects: &'o [Object]) -> Result<Vec<(&'o Object, Applied)>, ClusterError> {
+        self.check_ours(objects).await?;
         let mut rehearsed = Vec::new();
         for object in objects {
             match self.apply(object, true).await {

@@ -39,7 +39,7 @@ impl Existing {
 }
 
 impl Remote {
-    /// The controller, if there is one. By its names, whatever the configuration says.
+    /// The controller, if there is one. By its names and label, whatever the configuration says.
     ///
     /// # Errors
     /// When the API server did not say that there is none: that is then not known.
@@ -48,11 +48,13 @@ impl Remote {
         let what = format!("look for the controller {} in {}", self.names.controller, self.place());
         let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
         let deployment = self.ask(&what, async || deployments.get_opt(&self.names.deployment()).await).await?;
-        if let Some(deployment) = deployment {
+        if let Some(deployment) = deployment.filter(|found| self.is_ours(&found.metadata)) {
             return Ok(Some(Existing::of_deployment(deployment)));
         }
         let pod = self.ask(&what, async || self.pods().get_opt(&self.names.pod()).await).await?;
-        Ok(pod.map(|pod| Existing::new(OwnerKind::Pod, pod.metadata, pod.spec)))
+        Ok(pod
+            .filter(|found| self.is_ours(&found.metadata))
+            .map(|pod| Existing::new(OwnerKind::Pod, pod.metadata, pod.spec)))
     }
 
     /// Refuses a configuration that wants another kind of controller than there is.
@@ -77,7 +79,7 @@ impl Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::testing::{FakeApi, object, run, status};
+    use crate::cluster::testing::{FakeApi, object, others_object, run, status};
 
     fn found(
         answer: impl Fn(&str) -> (u16, serde_json::Value) + Send + Sync + 'static,
@@ -103,6 +105,20 @@ mod tests {
             false => (200, object("v1", "Pod", "sky-serve-controller-0123abcd-head")),
         });
         assert_eq!(pod.unwrap().unwrap().owner.kind, OwnerKind::Pod);
+    }
+
+    #[test]
+    fn what_somebody_else_called_so_is_not_the_controller() {
+        let theirs = |what: &str| {
+            let (version, kind) = if is_deployment(what) { ("apps/v1", "Deployment") } else { ("v1", "Pod") };
+            (200, others_object(version, kind, "c"))
+        };
+        assert_eq!(found(theirs).unwrap(), None);
+        let beside_ours = found(move |what| match is_deployment(what) {
+            true => theirs(what),
+            false => (200, object("v1", "Pod", "sky-serve-controller-0123abcd-head")),
+        });
+        assert_eq!(beside_ours.unwrap().unwrap().owner.kind, OwnerKind::Pod);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Objects of whatever kind: applied, looked for by their label, removed.
 
 use super::{ClusterError, Remote};
+use futures_util::future;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
 use skyserve_kube::Advice;
 use skyserve_manifests::Object;
-use skyserve_manifests::names::FIELD_MANAGER;
+use skyserve_manifests::names::{CONTROLLER_LABEL, FIELD_MANAGER};
 
 /// A kind of object that may carry our label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,20 +94,56 @@ impl Remote {
         Api::namespaced_with(self.cluster.client.clone(), &self.cluster.namespace, resource)
     }
 
+    /// Whether an object carries this controller's label.
+    pub(super) fn is_ours(&self, metadata: &ObjectMeta) -> bool {
+        let label = metadata.labels.as_ref().and_then(|labels| labels.get(CONTROLLER_LABEL));
+        label == Some(&self.names.controller)
+    }
+
+    /// Looks whether any of these is there as somebody else's: applied by force it would become ours, and go with us.
+    /// What is made between this look and the call is not seen: the API server has no apply that only makes.
+    ///
+    /// # Errors
+    /// Which are, or which cannot be looked at.
+    pub(super) async fn check_ours(&self, objects: &[Object]) -> Result<(), ClusterError> {
+        let looks = future::join_all(objects.iter().map(|object| self.is_others(object))).await;
+        let mut others = Vec::new();
+        for (object, look) in objects.iter().zip(looks) {
+            if look? {
+                others.push(format!("the {} {}", object.kind(), object.name()));
+            }
+        }
+        let (are, they_do, names, them) = match others.len() {
+            0 => return Ok(()),
+            1 => ("is", "it does", "its name", "it"),
+            _ => ("are", "they do", "their names", "them"),
+        };
+        Err(ClusterError::Refused(format!(
+            "{} in {} {are} not ours ({they_do} not have the label {}), and a controller needs {names}. Nothing was \
+             changed: rename or remove {them}, or name another namespace in kubernetes.namespace of your configuration",
+            others.join(", "),
+            self.place(),
+            self.label()
+        )))
+    }
+
+    async fn is_others(&self, object: &Object) -> Result<bool, ClusterError> {
+        let what = format!("look whether there is a {} {} in {}", object.kind(), object.name(), self.place());
+        let objects = self.objects(&resource_of(object));
+        match self.ask(&what, async || objects.get_metadata_opt(object.name()).await).await {
+            Ok(found) => Ok(found.is_some_and(|found| !self.is_ours(&found.metadata))),
+            // Nor is there one of a kind that the cluster does not know.
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Applies one object, or only has it judged.
     pub(super) async fn apply(&self, object: &Object, dry_run: bool) -> Result<Applied, ClusterError> {
-        let (group, version) = object.api_version().rsplit_once('/').unwrap_or(("", object.api_version()));
-        let resource = ApiResource {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            api_version: object.api_version().to_owned(),
-            kind: object.kind().to_owned(),
-            plural: object.plural().to_owned(),
-        };
         let mut params = PatchParams::apply(FIELD_MANAGER).force();
         params.dry_run = dry_run;
         let what = format!("make the {} {} in {}", object.kind(), object.name(), self.place());
-        let objects = self.objects(&resource);
+        let objects = self.objects(&resource_of(object));
         let patch = Patch::Apply(object.value());
         let applied = self.ask(&what, async || objects.patch(object.name(), &params, &patch).await).await?;
         Ok(Applied {
@@ -183,6 +221,17 @@ impl Remote {
             Err(ClusterError::Api { advice: Advice::NotFound | Advice::Conflict, .. }) => Ok(()),
             outcome => outcome,
         }
+    }
+}
+
+fn resource_of(object: &Object) -> ApiResource {
+    let (group, version) = object.api_version().rsplit_once('/').unwrap_or(("", object.api_version()));
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: object.api_version().to_owned(),
+        kind: object.kind().to_owned(),
+        plural: object.plural().to_owned(),
     }
 }
 

@@ -127,17 +127,29 @@ fn waiting(pod: &str, status: &PodStatus) -> Option<PodState> {
 }
 
 fn ended(pod: String, status: &PodStatus) -> PodState {
-    let container = containers(status).find(|container| terminated(container.state.as_ref()).is_some());
-    let end = container.and_then(|container| terminated(container.state.as_ref()));
-    let how = match (end, &status.message) {
+    let main = status.container_statuses.iter().flatten().find_map(with_end);
+    // They come first, and say nothing if they did their work.
+    let mut init = status.init_container_statuses.iter().flatten().filter_map(with_end);
+    let last = main.map(|found| ("it".to_owned(), found)).or_else(|| {
+        let (container, end) = init.find(|(_, end)| end.exit_code != 0)?;
+        Some((format!("its init container {}", container.name), (container, end)))
+    });
+    let how = match (&last, &status.message) {
         (_, Some(message)) => format!(": {}", printable(message)),
-        (Some(end), None) => format!(": it {}", how_it_ended(end)),
+        (Some((who, (_, end))), None) => format!(": {who} {}", how_it_ended(end)),
         (None, None) => String::new(),
     };
     let reason = status.reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
-    let crashed =
-        container.map(|container| Crashed { pod: pod.clone(), container: container.name.clone(), previous: false });
+    let crashed = last.map(|(_, (container, _))| Crashed {
+        pod: pod.clone(),
+        container: container.name.clone(),
+        previous: false,
+    });
     PodState::Ended { text: format!("the controller's pod {pod} has ended{reason}{how}"), crashed }
+}
+
+fn with_end(container: &ContainerStatus) -> Option<(&ContainerStatus, &ContainerStateTerminated)> {
+    Some((container, terminated(container.state.as_ref())?))
 }
 
 fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {

@@ -5,7 +5,7 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use skyserve_kube::Cluster;
-use skyserve_manifests::names::Names;
+use skyserve_manifests::names::{CONTROLLER_LABEL, Names};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
@@ -59,9 +59,18 @@ pub(crate) fn status(code: u16, message: &str) -> (u16, Value) {
     (code, refusal)
 }
 
-/// An object with nothing but a name.
+/// An object of that controller's with nothing but a name.
 pub(crate) fn object(api_version: &str, kind: &str, name: &str) -> Value {
-    json!({ "apiVersion": api_version, "kind": kind, "metadata": { "name": name, "uid": format!("uid-of-{name}") } })
+    let labels = json!({ CONTROLLER_LABEL: "sky-serve-controller-0123abcd" });
+    let metadata = json!({ "name": name, "uid": format!("uid-of-{name}"), "labels": labels });
+    json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata })
+}
+
+/// The same by somebody else.
+pub(crate) fn others_object(api_version: &str, kind: &str, name: &str) -> Value {
+    let mut object = object(api_version, kind, name);
+    object["metadata"]["labels"] = json!({ "app": "theirs" });
+    object
 }
 
 /// With time that passes as soon as everything waits.

@@ -1,7 +1,9 @@
 use super::*;
-use crate::cluster::testing::{FakeApi, object, run, status};
+use crate::cluster::testing::{FakeApi, object, others_object, run, status};
 use serde_json::{Value, json};
 use skyserve_spec::config::Config;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const IMAGE: &str = "example.com/sky:1";
 
@@ -176,4 +178,120 @@ fn an_existing_controller_is_used_as_it_is_and_the_differences_are_told() {
 fn a_flag_that_contradicts_the_existing_controller_is_refused() {
     let error = refused(&Config::default(), with_controller(IMAGE));
     assert!(error.starts_with("InconsistentHighAvailabilityError: "), "{error}");
+}
+
+/// What `up` would apply, with a load balancer and a Prometheus Operator besides.
+fn everything() -> Config {
+    let mut config = highly_available();
+    config.load_balancer.replicas = 2;
+    config.kubernetes.pod_monitor = true;
+    config
+}
+
+#[test]
+fn an_object_of_somebody_elses_is_named_and_left_alone_whichever_it_is() {
+    let all = {
+        let api = FakeApi::answering(empty_cluster);
+        prepared(&api, &everything()).unwrap().objects
+    };
+    assert!(all.len() > 10, "{}", all.len());
+    for object in &all {
+        let path = format!("/{}/{}", object.plural(), object.name());
+        let theirs = others_object(object.api_version(), object.kind(), object.name());
+        let api = FakeApi::answering(move |what| match what.starts_with("GET") && what.ends_with(&path) {
+            true => (200, theirs.clone()),
+            false => empty_cluster(what),
+        });
+        let error = prepared(&api, &everything()).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "the {} {} in namespace ns of context test is not ours (it does not have the label \
+                 skyserve.dev/controller=sky-serve-controller-0123abcd), and a controller needs its name. Nothing was \
+                 changed: rename or remove it, or name another namespace in kubernetes.namespace of your configuration",
+                object.kind(),
+                object.name()
+            )
+        );
+        let applied: Vec<String> = api.asked().into_iter().filter(|asked| asked.starts_with("PATCH")).collect();
+        assert!(applied.is_empty(), "not even for show: {applied:?}");
+    }
+}
+
+#[test]
+fn what_is_ours_already_is_applied_again_and_what_cannot_be_looked_at_is_not() {
+    let ours = |what: &str| match what.starts_with("GET") && what.contains("/configmaps/") {
+        true => (200, object("v1", "ConfigMap", "m")),
+        false => empty_cluster(what),
+    };
+    assert!(prepared(&FakeApi::answering(ours), &highly_available()).is_ok());
+    let words = "roles is forbidden: User \"ann\" cannot get resource \"roles\"";
+    let error = refused(&highly_available(), move |what| match what.starts_with("GET") && what.contains("/roles/") {
+        true => status(403, words),
+        false => empty_cluster(what),
+    });
+    assert!(error.contains(words) && error.contains("ask whoever runs the cluster"), "{error}");
+}
+
+#[test]
+fn an_object_that_somebody_else_made_since_the_judgement_is_left_alone() {
+    for config in [highly_available(), Config::default()] {
+        let is_there = Arc::new(AtomicBool::new(false));
+        let now = Arc::clone(&is_there);
+        let api = FakeApi::answering(move |what| {
+            match now.load(Ordering::Relaxed) && what.starts_with("GET") && what.contains("/services/") {
+                true => (200, others_object("v1", "Service", "s")),
+                false => empty_cluster(what),
+            }
+        });
+        run(async {
+            let remote = api.remote();
+            let preparation = remote.prepare(&config, IMAGE).await.unwrap();
+            is_there.store(true, Ordering::Relaxed);
+            let error = remote.ensure(&preparation, &mut Progress::start()).await.unwrap_err().to_string();
+            assert!(error.starts_with("the Service sky-serve-controller-0123abcd-files in namespace ns"), "{error}");
+        });
+        assert!(!api.asked().iter().any(|asked| is_write(asked)), "{:?}", api.asked());
+    }
+}
+
+#[test]
+fn what_an_interrupted_up_left_to_be_owned_is_looked_at_first() {
+    let with_config_map = |map: Value| {
+        let there = with_controller(IMAGE);
+        FakeApi::answering(move |what| match what.contains("/configmaps/") && what.starts_with("GET") {
+            true => (200, map.clone()),
+            false => there(what),
+        })
+    };
+    let ensured = |api: &FakeApi| {
+        run(async {
+            let remote = api.remote();
+            let preparation = remote.prepare(&highly_available(), IMAGE).await?;
+            remote.ensure(&preparation, &mut Progress::start()).await
+        })
+    };
+    let ours = with_config_map(object("v1", "ConfigMap", "m"));
+    ensured(&ours).unwrap();
+    assert!(ours.asked().iter().any(|asked| is_write(asked)));
+    let theirs = with_config_map(others_object("v1", "ConfigMap", "m"));
+    let error = ensured(&theirs).unwrap_err().to_string();
+    assert!(error.starts_with("the ConfigMap sky-serve-controller-0123abcd-config in namespace ns"), "{error}");
+    assert!(!theirs.asked().iter().any(|asked| is_write(asked)), "{:?}", theirs.asked());
+}
+
+#[test]
+fn who_may_not_see_config_maps_may_use_a_controller_that_is_there() {
+    let there = with_controller("example.com/sky:0");
+    let api = FakeApi::answering(move |what| match what.contains("/configmaps/") {
+        true => status(403, "configmaps is forbidden: User \"ann\" cannot get resource \"configmaps\""),
+        false => there(what),
+    });
+    run(async {
+        let remote = api.remote();
+        let preparation = remote.prepare(&highly_available(), IMAGE).await.unwrap();
+        assert_eq!(preparation.notes.len(), 1, "that of its image: {:?}", preparation.notes);
+        remote.ensure(&preparation, &mut Progress::start()).await.unwrap();
+    });
+    assert!(!api.asked().iter().any(|asked| is_write(asked)), "{:?}", api.asked());
 }

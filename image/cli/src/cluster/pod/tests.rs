@@ -110,3 +110,30 @@ fn a_pod_that_nobody_restarts_has_ended() {
         "state": { "terminated": { "exitCode": 137, "reason": "Error" } } }] });
     assert_eq!(text(killed), "ended: the controller's pod c-1 has ended: it exited with code 137");
 }
+
+#[test]
+fn the_main_container_says_why_a_pod_has_ended_and_an_init_container_only_if_it_failed() {
+    let container = |name: &str, code: i32| {
+        json!({
+            "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "terminated": { "exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" } } } })
+    };
+    let how_and_whose = |init: &[Value], main: &[Value]| {
+        let status = json!({ "phase": "Failed", "initContainerStatuses": init, "containerStatuses": main });
+        let PodState::Ended { text, crashed } = state(&[pod("c-1", 1, status)]) else { panic!() };
+        (text, crashed.map(|crashed| crashed.container))
+    };
+    let (copied, failed) = (container("copy-home", 0), container("copy-home", 1));
+    assert_eq!(
+        how_and_whose(std::slice::from_ref(&copied), &[container("controller", 137)]),
+        ("the controller's pod c-1 has ended: it exited with code 137".into(), Some("controller".into()))
+    );
+    assert_eq!(
+        how_and_whose(&[copied.clone(), failed], &[]),
+        (
+            "the controller's pod c-1 has ended: its init container copy-home exited with code 1".into(),
+            Some("copy-home".into())
+        )
+    );
+    assert_eq!(how_and_whose(&[copied], &[]), ("the controller's pod c-1 has ended".into(), None));
+}
