@@ -83,7 +83,7 @@ impl ReplicaUid {
 
     /// The incarnation of its service. No service was ever given one that is not a number of 64 bits.
     pub fn incarnation(&self) -> Option<u64> {
-        self.0.rsplitn(3, '-').nth(1)?.parse().ok()
+        self.0.rsplit('-').nth(1)?.parse().ok()
     }
 }
 
