@@ -17,7 +17,7 @@ use crate::read;
 use crate::suggest::nearest;
 use crate::{Resource, SpecError};
 use serde::{Deserialize, Serialize};
-use skyserve_yaml::Value;
+use skyserve_yaml::{Node, Value};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -180,10 +180,16 @@ fn read_placement(bytes: &[u8]) -> Result<Placement> {
     config.placement()
 }
 
-/// Refuses a place where no controller can be, with the line of the key that asks for it.
+/// Refuses a place where no controller can be, with the key that asks for it and its line.
 fn check_placement(config: &Config, document: &Node) -> Result<()> {
-    let Err(error) = config.placement() else { return Ok(()) };
-    let node = error.field.split('.').try_fold(document, |node, name| node.get(name));
+    let Err(mut error) = config.placement() else { return Ok(()) };
+    let mut node = error.field.split('.').try_fold(document, |node, name| node.get(name));
+    for name in ["cloud", "infra"] {
+        if let Some(named) = node.and_then(|node| node.get(name)) {
+            error.field = format!("{}.{name}", error.field);
+            node = Some(named);
+        }
+    }
     Err(SpecError { line: node.map(|node| node.line), ..error })
 }
 

@@ -165,9 +165,18 @@ fn high_availability_on_another_cloud_is_refused_with_the_line_and_the_remedy() 
 #[test]
 fn another_cloud_is_refused_with_the_key_the_line_and_what_there_is() {
     for (text, named) in [
-        ("serve:\n  controller:\n    resources: {cloud: aws}\n", "line 3: serve.controller.resources.cloud: 'aws'"),
-        ("serve:\n  controller:\n    resources:\n      infra: gcp/us-central1\n", "line 4: serve.controller.resources.infra: 'gcp/us-central1'"),
-        ("serve: {controller: {resources: {any_of: [{cloud: AWS}, {cloud: kubernetes}]}}}", "line 1: serve.controller.resources"),
+        (
+            "serve:\n  controller:\n    resources: {cloud: aws}\n",
+            "line 3: serve.controller.resources.cloud: aws is not supported",
+        ),
+        (
+            "serve:\n  controller:\n    resources:\n      infra: gcp/us-central1\n",
+            "line 4: serve.controller.resources.infra: gcp/us-central1 is not supported",
+        ),
+        (
+            "serve: {controller: {resources: {any_of: [{cloud: AWS}, {cloud: kubernetes}]}}}",
+            "line 1: serve.controller.resources",
+        ),
     ] {
         let error = refusal(text);
         for part in [named, "`kubernetes`", "this machine"] {
