@@ -63,6 +63,11 @@ pub(crate) fn config(home: &Home) -> Result<(Config, Vec<String>), JudgeError> {
     Ok((config, warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect()))
 }
 
+/// Whether the configuration, wrong as it is, says for certain that services run on this machine.
+pub(crate) fn config_says_here(home: &Home) -> bool {
+    read_config(&config_file(home)).is_ok_and(|bytes| Config::says_here(&bytes))
+}
+
 /// `~/.sky/config.yaml`, or what a pod is given instead.
 fn config_file(home: &Home) -> PathBuf {
     let given = std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty());
