@@ -99,8 +99,9 @@ pub fn to_yaml_for_pod(config: &Config) -> Result<String, serde_saphyr::ser::Err
     if let Some(pod_config) = kubernetes.pod_config {
         value["kubernetes"]["pod_config"] = pod_config;
     }
-    // Block scalars are easier to read, and as written by the crate wrong for text that begins with a tab.
-    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    // All text is quoted: some of what the crate writes plain (`A!:,`) or as a block (if it begins with a tab) is not
+    // read back, or not as it was.
+    let options = serde_saphyr::ser_options! { quote_all: true };
     let mut yaml = String::new();
     serde_saphyr::to_fmt_writer_with_options(&mut yaml, &value, options)?;
     Ok(yaml)

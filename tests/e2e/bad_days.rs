@@ -61,7 +61,9 @@ fn what_cannot_be_done_here_yet_is_refused_by_up_and_accepted_with_a_warning_by_
     let checked: serde_json::Value =
         serde_json::from_str(&home.ok(&["check", "-o", "json", yaml.to_str().unwrap()])).unwrap();
     assert_eq!(checked["verdict"], "accepted");
-    assert!(checked["warnings"].to_string().contains("num_nodes"), "{checked:#}");
+    for list in ["warnings", "up_refuses"] {
+        assert!(checked[list].to_string().contains("num_nodes"), "{checked:#}");
+    }
 }
 
 #[test]
@@ -103,6 +105,46 @@ fn a_slip_in_the_configuration_meets_nobody_who_is_running() {
     assert!(warned.contains("has changed"), "{warned}");
     home.ok(&["down", "-y", "web"]);
     home.assert_nothing_left();
+}
+
+#[test]
+fn a_configuration_that_does_not_say_where_to_look_is_refused_by_whoever_looks() {
+    let home = TestHome::new();
+    // A home that has had services here, and now has them on a cluster.
+    home.up("web", Path::new(&http_service()));
+    home.ok(&["down", "-y", "web"]);
+    let yaml = http_service();
+    let looks: [&[&str]; 6] = [
+        &["up", "-y", "-n", "web", &yaml],
+        &["update", "-y", "web", &yaml],
+        &["status"],
+        &["logs", "web", "--controller"],
+        &["down", "-y", "-a"],
+        &["down", "-y", "--purge", "sky-serve-controller"],
+    ];
+    let config = home.path().join(".sky/config.yaml");
+    for (wrong, named) in [
+        (
+            "serve:\n  controller:\n    resources:\n      cloud: kubernetes\nkubernetes:\n  ports: nodepor\n",
+            "config.yaml line 6: kubernetes.ports: ",
+        ),
+        (
+            "serve:\n  controller:\n    resources:\n      cloud: aws\n",
+            "config.yaml line 4: serve.controller.resources.cloud: aws",
+        ),
+    ] {
+        fs::write(&config, wrong).unwrap();
+        for arguments in looks {
+            let said = home.refused(arguments);
+            assert!(said.contains(named), "{arguments:?}: {said}");
+        }
+        let warned = text(&home.run(&["check", &yaml]).stderr);
+        assert!(warned.contains(named), "{warned}");
+        for arguments in [&["check", &yaml[..]][..], &["--version"], &["status", "--help"]] {
+            home.ok(arguments);
+        }
+        assert!(home.processes().is_empty(), "nothing was started");
+    }
 }
 
 #[test]

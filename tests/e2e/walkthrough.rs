@@ -92,10 +92,12 @@ fn the_controllers_name_is_taken_down_only_without_services_or_with_purge() {
     home.up("web", &http_service());
     let sky = home.path().join("sky");
     std::os::unix::fs::symlink(binary(), &sky).unwrap();
-    let refused = home.command(&sky).args(["down", "-y", "sky-serve-controller"]).output().unwrap();
-    assert!(!refused.status.success());
-    let said = text(&refused.stdout) + &text(&refused.stderr);
-    assert!(said.contains("web"), "the refusal names the services: {said}");
+    for typed in [&["down", "-y", "sky-serve-controller"][..], &["serve", "down", "-y", "sky-serve-controller"]] {
+        let refused = home.command(&sky).args(typed).output().unwrap();
+        assert!(!refused.status.success());
+        let said = text(&refused.stdout) + &text(&refused.stderr);
+        assert!(said.contains("web") && said.contains("--purge"), "the refusal names the services: {said}");
+    }
     let purged = home.command(&sky).args(["down", "-y", "--purge", "sky-serve-controller"]).output().unwrap();
     assert!(purged.status.success(), "{}", text(&purged.stderr));
     home.assert_nothing_left();

@@ -123,14 +123,17 @@ Examples:
 The last service takes the runtime with it: nothing is left running. A controller on a cluster stays until
 `sky down sky-serve-controller` (or `skyserve down sky-serve-controller`) removes it and all that is left of it.")]
     Down(DownArgs),
-    /// Judge a YAML file as `up` would, and change nothing
+    /// Judge a YAML file as SkyServe's `up` would, say what `up` here refuses, and change nothing
     #[command(after_help = "\
 Examples:
   skyserve check service.yaml
   skyserve check service.yaml --env MODEL=small -o json
 
-`-o json` prints {\"verdict\": \"accepted\", \"spec\": {...}, \"warnings\": [...]}, or
-{\"verdict\": \"rejected\", \"error\": \"...\"} with exit code 1.")]
+`-o json` prints {\"verdict\": \"accepted\", \"spec\": {...}, \"warnings\": [...], \"up_refuses\": [...]}, or
+{\"verdict\": \"rejected\", \"error\": \"...\"} with exit code 1.
+
+The verdict is SkyServe's. A valid YAML that asks for what cannot be done here yet is accepted (exit code 0), with a
+warning for each thing that `up` would refuse; \"up_refuses\" lists these.")]
     Check(CheckArgs),
     /// Print everything that `up` would make of a controller on a cluster
     #[command(after_help = "\

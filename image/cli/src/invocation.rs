@@ -215,13 +215,13 @@ fn interpret(args: &[OsString]) -> Result<Invocation, clap::Error> {
     if !called_as.is_sky {
         let matches = Skyserve::command().try_get_matches_from(args)?;
         return match Skyserve::from_arg_matches(&matches)?.command {
-            SkyserveCommand::Serve(command) => user(serve_action(command, &called_as)?),
+            SkyserveCommand::Serve(command) => user(serve_action(command)?),
             SkyserveCommand::Role(role) => Ok(role_invocation(role)),
         };
     }
     let matches = with_sky_examples(Sky::command()).try_get_matches_from(args)?;
     match Sky::from_arg_matches(&matches)?.command {
-        SkyCommand::Serve { command } => user(serve_action(command, &called_as)?),
+        SkyCommand::Serve { command } => user(serve_action(command)?),
         SkyCommand::Down(typed) => user(controller_down_action(&typed)),
         SkyCommand::Role(role) => Ok(role_invocation(role)),
         SkyCommand::Other(words) => user(refuse_foreign(&words)),
@@ -252,13 +252,13 @@ fn role_invocation(role: RoleCommand) -> Invocation {
     }
 }
 
-fn serve_action(command: ServeCommand, called_as: &CalledAs) -> Result<Action, clap::Error> {
+fn serve_action(command: ServeCommand) -> Result<Action, clap::Error> {
     Ok(match command {
         ServeCommand::Up(typed) => Action::Up(up(typed)),
         ServeCommand::Status(typed) => Action::Status(status(typed)),
         ServeCommand::Logs(typed) => Action::Logs(logs(typed)),
-        // `skyserve` has no other command for it; under `sky serve` a service may be called so.
-        ServeCommand::Down(typed) if !called_as.is_sky && is_of_controllers(&typed) => {
+        // `skyserve` has no other command for it, and `sky serve` means what `skyserve` does.
+        ServeCommand::Down(typed) if is_of_controllers(&typed) => {
             Action::StopRuntime(StopRuntime { names: typed.names, purge: typed.purge, assume_yes: typed.yes })
         }
         ServeCommand::Down(typed) => Action::Down(down(typed)?),

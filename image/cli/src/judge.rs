@@ -28,18 +28,16 @@ pub(crate) struct Judged {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Judges a YAML, as a pool if `pool`. What could not be carried out is a warning.
+/// Judges a YAML, as a pool if `pool`, by SkyServe's rules: what could not be carried out here yet is listed.
 pub(crate) fn check(
     source: &str,
     file: &Path,
     values: &Values,
     pool: bool,
     target: Target,
-) -> Result<Judged, JudgeError> {
+) -> Result<Loaded, JudgeError> {
     let command = if pool { Command::PoolApply } else { Command::ServeUp };
-    let Loaded { task, mut warnings, refusals } = load(source, file, values, command, target)?;
-    warnings.extend(refusals.into_iter().map(|refusal| format!("`up` would refuse this: {refusal}")));
-    Ok(Judged { task, warnings })
+    Ok(load(source, file, values, command, target)?)
 }
 
 /// Judges a YAML that is to be started: what cannot be carried out is an error.
@@ -61,6 +59,11 @@ pub(crate) fn config(home: &Home) -> Result<(Config, Vec<String>), JudgeError> {
     let path = config_file(home);
     let (config, warnings) = Config::parse(&read_config(&path)?, &path.to_string_lossy())?;
     Ok((config, warnings.into_iter().map(|warning| format!("{}: {warning}", path.display())).collect()))
+}
+
+/// Whether the configuration, wrong as it is, says for certain that services run on this machine.
+pub(crate) fn config_says_here(home: &Home) -> bool {
+    read_config(&config_file(home)).is_ok_and(|bytes| Config::says_here(&bytes))
 }
 
 /// `~/.sky/config.yaml`, or what a pod is given instead.

@@ -66,8 +66,12 @@ fn attempt(command: UserCommand, screen: &mut Screen<'_>) -> Result<(), CommandE
     let UserCommand { called_as, action } = command;
     let placement = match (&action, Placement::of(&home)) {
         (_, Ok(placement)) => placement,
-        // These do nothing anywhere.
-        (Action::Check(_) | Action::Refuse(_), Err(_)) => Placement::Local,
+        // These do nothing anywhere. But where a service would run counts in what is said of it.
+        (Action::Check(_), Err(error)) => {
+            output::warning(&format!("{error}; the YAML is judged for a service on this machine"));
+            Placement::Local
+        }
+        (Action::Refuse(_), Err(_)) => Placement::Local,
         (_, Err(error)) => return Err(error.into()),
     };
     let outcome = runtime.block_on(command::carry_out(&Context { home, called_as, placement }, action, screen));

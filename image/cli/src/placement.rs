@@ -2,6 +2,7 @@
 //! nothing is remembered besides it.
 
 use crate::judge::{self, JudgeError};
+use crate::runtime;
 use skyserve_home::Home;
 use skyserve_manifests::names::CONTROLLER_VARIABLE;
 use skyserve_spec::Target;
@@ -27,15 +28,15 @@ pub(crate) struct OnCluster {
 
 impl Placement {
     /// # Errors
-    /// When the configuration cannot be read, unless a runtime of this home shows what it said before.
+    /// When the configuration cannot be read, unless it says for certain that services run here, and there are some:
+    /// they go on with what it said before, and whoever has them must be able to see them.
     pub(crate) fn of(home: &Home) -> Result<Self, JudgeError> {
         if std::env::var_os(CONTROLLER_VARIABLE).is_some_and(|value| !value.is_empty()) {
             return Ok(Self::InPod);
         }
         match judge::config(home) {
             Ok((config, _)) => Self::by(config),
-            // Whoever has services here must be able to see them, whatever became of the file.
-            Err(_) if home.config_in_force().exists() => Ok(Self::Local),
+            Err(_) if judge::config_says_here(home) && runtime::may_run(home) => Ok(Self::Local),
             Err(error) => Err(error),
         }
     }
@@ -86,13 +87,25 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_that_cannot_be_read_hides_no_service_of_this_machine() {
+    fn a_slip_in_the_configuration_hides_no_service_of_this_machine() {
         let temp = tempfile::tempdir().unwrap();
         let home = Home::at(temp.path().join("home"), temp.path().join("run"));
-        std::fs::create_dir_all(home.serve_dir()).unwrap();
-        std::fs::write(home.config_file(), "serve: [1]\n").unwrap();
-        assert!(Placement::of(&home).is_err());
+        home.make_dirs().unwrap();
+        std::fs::write(home.config_file(), "serve: {load_balancer: {threads: many}}\n").unwrap();
+        // What a runtime leaves that has stopped with its last service.
         std::fs::write(home.config_in_force(), "{}").unwrap();
+        assert!(Placement::of(&home).is_err());
+        // And one that was killed.
+        std::fs::write(home.database(), "").unwrap();
+        std::fs::write(home.init_lock(), "").unwrap();
         assert_eq!(Placement::of(&home).unwrap(), Placement::Local);
+        // Here is not where services are looked for that may be elsewhere.
+        for yaml in
+            ["serve: {controller: {resources: {cloud: kubernetes}}}\nkubernetes: {ports: nodepor}\n", "serve: [1]\n"]
+        {
+            std::fs::write(home.config_file(), yaml).unwrap();
+            let error = Placement::of(&home).unwrap_err().to_string();
+            assert!(error.contains("config.yaml line "), "{error}");
+        }
     }
 }

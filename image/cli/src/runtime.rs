@@ -73,6 +73,9 @@ pub(crate) async fn ensure(home: &Home, progress: &mut Progress) -> Result<Found
         stop_ours(home, progress).await?;
     }
     answers?;
+    if let Some(news) = judge::config_news(home) {
+        warning(&news);
+    }
     Ok(Found { client, started })
 }
 
@@ -122,6 +125,11 @@ pub(crate) async fn stop(home: &Home, progress: &mut Progress) -> Result<(), Run
     // It waits for a process: on a thread of its own, so that an interrupt is heard meanwhile.
     tokio::task::spawn_blocking(move || skyserve_init::stop(&home, STOP_WITHIN)).await??;
     Ok(())
+}
+
+/// Whether a runtime of this home runs, or should.
+pub(crate) fn may_run(home: &Home) -> bool {
+    skyserve_init::running(home).is_some() || may_have_services(home)
 }
 
 /// Whether the home shows signs of services. They are looked for without the database, which belongs to

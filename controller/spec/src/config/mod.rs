@@ -17,7 +17,7 @@ use crate::read;
 use crate::suggest::nearest;
 use crate::{Resource, SpecError};
 use serde::{Deserialize, Serialize};
-use skyserve_yaml::Value;
+use skyserve_yaml::{Node, Value};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -137,6 +137,11 @@ impl Config {
     pub fn parse(bytes: &[u8], file_name: &str) -> std::result::Result<(Self, Vec<String>), SpecError> {
         read_file(bytes).map_err(|error| SpecError { file: file_name.to_owned(), ..error })
     }
+
+    /// Whether a file that is wrong elsewhere says beyond doubt that services run on this machine.
+    pub fn says_here(bytes: &[u8]) -> bool {
+        read_placement(bytes).is_ok_and(|placement| placement == Placement::Local)
+    }
 }
 
 fn read_file(bytes: &[u8]) -> Result<(Config, Vec<String>)> {
@@ -156,12 +161,36 @@ fn read_file(bytes: &[u8]) -> Result<(Config, Vec<String>)> {
             _ => warnings.about(&field, name, &known::SECTIONS),
         }
     }
-    config.placement().map_err(|error| {
-        let asked = ["serve", "controller", "high_availability"];
-        let node = asked.iter().try_fold(document, |node, name| node.get(name));
-        SpecError { line: node.map(|node| node.line), ..error }
-    })?;
+    check_placement(&config, document)?;
     Ok((config, warnings.sentences))
+}
+
+/// Reads the part of the file that says where services run, and no other.
+fn read_placement(bytes: &[u8]) -> Result<Placement> {
+    let documents = skyserve_yaml::read(bytes)?;
+    let mut config = Config::default();
+    for document in &documents {
+        let root = Field::new("", document);
+        for (_, serve) in given(&root)?.iter().filter(|(name, _)| *name == "serve") {
+            for (_, controller) in given(serve)?.iter().filter(|(name, _)| *name == "controller") {
+                controller::read(controller, &mut config, &mut Warnings::default())?;
+            }
+        }
+    }
+    config.placement()
+}
+
+/// Refuses a place where no controller can be, with the key that asks for it and its line.
+fn check_placement(config: &Config, document: &Node) -> Result<()> {
+    let Err(mut error) = config.placement() else { return Ok(()) };
+    let mut node = error.field.split('.').try_fold(document, |node, name| node.get(name));
+    for name in ["cloud", "infra"] {
+        if let Some(named) = node.and_then(|node| node.get(name)) {
+            error.field = format!("{}.{name}", error.field);
+            node = Some(named);
+        }
+    }
+    Err(SpecError { line: node.map(|node| node.line), ..error })
 }
 
 /// The fields of a mapping that are not null.

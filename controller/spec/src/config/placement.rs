@@ -22,7 +22,7 @@ impl Config {
     /// named; else here. A context in `infra: kubernetes/CONTEXT` is nearer than `kubernetes.context`.
     ///
     /// # Errors
-    /// When a highly available controller is asked for on another cloud. [`Config::parse`] gives no such configuration.
+    /// When another cloud is asked for. [`Config::parse`] gives no such configuration.
     pub fn placement(&self) -> Result<Placement, SpecError> {
         let infra = &self.controller_resources.infra;
         if infra.is_kubernetes() || (self.high_availability && infra.cloud.is_none()) {
@@ -39,7 +39,15 @@ impl Config {
                      {cloud}: set `cloud: kubernetes` there, or `high_availability: false`"
                 ),
             }),
-            _ => Ok(Placement::Local),
+            Some(_) => Err(SpecError {
+                file: "config.yaml".to_owned(),
+                line: None,
+                field: "serve.controller.resources".to_owned(),
+                problem: format!(
+                    "{infra} is not supported: services run on Kubernetes (say `kubernetes`), or on this machine (leave it out)"
+                ),
+            }),
+            None => Ok(Placement::Local),
         }
     }
 

@@ -131,7 +131,7 @@ fn services_run_on_a_cluster_if_the_controller_does_or_is_to_be_highly_available
     for (text, expected) in [
         ("", Placement::Local),
         ("kubernetes: {context: here}", Placement::Local),
-        ("serve: {controller: {resources: {cloud: aws}}}", Placement::Local),
+        ("serve: {controller: {resources: {cpus: 2}}}", Placement::Local),
         ("serve: {controller: {resources: {cloud: kubernetes}}}", cluster(None, None)),
         ("serve: {controller: {high_availability: true}}", cluster(None, None)),
         (
@@ -159,6 +159,50 @@ fn high_availability_on_another_cloud_is_refused_with_the_line_and_the_remedy() 
         "set `cloud: kubernetes`",
     ] {
         assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn another_cloud_is_refused_with_the_key_the_line_and_what_there_is() {
+    for (text, named) in [
+        (
+            "serve:\n  controller:\n    resources: {cloud: aws}\n",
+            "line 3: serve.controller.resources.cloud: aws is not supported",
+        ),
+        (
+            "serve:\n  controller:\n    resources:\n      infra: gcp/us-central1\n",
+            "line 4: serve.controller.resources.infra: gcp/us-central1 is not supported",
+        ),
+        (
+            "serve: {controller: {resources: {any_of: [{cloud: AWS}, {cloud: kubernetes}]}}}",
+            "line 1: serve.controller.resources",
+        ),
+    ] {
+        let error = refusal(text);
+        for part in [named, "`kubernetes`", "this machine"] {
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_file_says_here_only_if_what_says_where_is_right() {
+    for (text, here) in [
+        ("serve: {load_balancer: {threads: many}}", true),
+        ("kubernetes: {ports: nodepor}", true),
+        ("serve: {controller: {resources: {cpus: 2}}, replicas: 1}", true),
+        ("serve: {controller: {resources: {cloud: kubernetes}}}\nkubernetes: {ports: nodepor}", false),
+        ("serve: {controller: {high_availability: true}}\nkubernetes: {ports: nodepor}", false),
+        ("serve: {controller: {high_availability: 'yes'}}", false),
+        ("serve: {controller: {resources: {cloud: kubernets}}}", false),
+        ("serve: {controller: {resources: {cloud: aws}}}", false),
+        ("serve: {controller: 1}", false),
+        ("serve: [1]", false),
+        ("a: b: c", false),
+        ("a: 1\n---\nserve: {controller: {high_availability: true}}\n", false),
+    ] {
+        assert!(Config::parse(text.as_bytes(), "config.yaml").is_err(), "{text}");
+        assert_eq!(Config::says_here(text.as_bytes()), here, "{text}");
     }
 }
 

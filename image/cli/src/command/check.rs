@@ -2,24 +2,28 @@
 
 use super::CommandError;
 use crate::invocation::Check;
-use crate::judge::{self, Judged};
+use crate::judge;
 use crate::output::{Screen, warning};
 use crate::source;
 use serde_json::{Value, json};
-use skyserve_spec::Target;
+use skyserve_spec::{Loaded, Target};
 
 pub(super) fn check(command: &Check, target: Target, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let outcome = judged(command, target);
     match (outcome, command.json) {
-        (Ok(judged), true) => {
-            let verdict =
-                json!({ "verdict": "accepted", "spec": judged.task.normalised(), "warnings": judged.warnings });
-            screen.line(&pretty(&verdict))?;
-        }
-        (Ok(judged), false) => {
-            screen.text(&as_yaml(&judged.task.normalised()))?;
-            // Last, where they are read: the spec is long.
-            judged.warnings.iter().for_each(|text| warning(text));
+        (Ok(Loaded { task, mut warnings, refusals }), json) => {
+            warnings.extend(refusals.iter().map(|refusal| format!("`up` would refuse this: {refusal}")));
+            let spec = task.normalised();
+            if json {
+                // The verdict is SkyServe's; what is not possible here yet is no fault of the YAML.
+                let verdict =
+                    json!({ "verdict": "accepted", "spec": spec, "warnings": warnings, "up_refuses": refusals });
+                screen.line(&pretty(&verdict))?;
+            } else {
+                screen.text(&as_yaml(&spec))?;
+                // Last, where they are read: the spec is long.
+                warnings.iter().for_each(|text| warning(text));
+            }
         }
         (Err(error), true) => {
             screen.line(&pretty(&json!({ "verdict": "rejected", "error": error.to_string() })))?;
@@ -30,7 +34,7 @@ pub(super) fn check(command: &Check, target: Target, screen: &mut Screen<'_>) ->
     Ok(())
 }
 
-fn judged(command: &Check, target: Target) -> Result<Judged, CommandError> {
+fn judged(command: &Check, target: Target) -> Result<Loaded, CommandError> {
     let yaml = source::read_yaml(&command.yaml)?;
     let values = source::read_values(&command.overrides, &source::environment())?;
     Ok(judge::check(&yaml, &command.yaml, &values, command.pool, target)?)
