@@ -308,8 +308,8 @@ where
         let preconditions = Some(Preconditions { uid: object.uid(), resource_version: None });
         let params = DeleteParams { preconditions, ..DeleteParams::background() };
         match in_time(api.delete(&name, &params)).await {
-            // Gone, or another by now, which the watch will show.
-            Ok(_) | Err(Problem { advice: Advice::NotFound | Advice::Conflict, .. }) => {}
+            Ok(_) | Err(Problem { advice: Advice::NotFound, .. }) => {}
+            // Also a conflict: it may be another by now, which is to go as well once the watch shows it.
             Err(problem) => {
                 tracing::warn!(
                     "the {} {name} of a service that is gone cannot be removed: {}",

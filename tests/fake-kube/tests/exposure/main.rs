@@ -202,3 +202,13 @@ async fn a_service_that_comes_again_under_its_name_is_told_again() {
     site.wanted.send_replace(Wanted::from([("a".to_owned(), again)]));
     site.told("a", reached_at("http://192.0.2.10:31234")).await;
 }
+
+#[tokio::test]
+async fn a_removal_that_meets_a_conflict_is_tried_again() {
+    let site = Site::new(EndpointKind::NodePort).await;
+    site.want(&[("a", 30001)]);
+    site.until(|objects| objects.len() == 1).await;
+    site.fake.fault("delete services", Fault::CONFLICT, 2);
+    site.want(&[]);
+    site.until(<[Value]>::is_empty).await;
+}
