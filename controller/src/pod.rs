@@ -8,7 +8,7 @@ mod awaited;
 mod found;
 
 use crate::core::CoreOptions;
-use crate::exposure::{KubernetesExposure, Settings};
+use crate::exposure::{self, KubernetesExposure, Settings};
 use crate::{ControllerError, Listeners, LoadBalancerPods, LoadBalancers, Options, Surroundings, bundle_token, run};
 use awaited::Awaited;
 use skyserve_home::Home;
@@ -95,6 +95,7 @@ async fn surroundings(
         namespace: pod.namespace.clone(),
         kind: config.kubernetes.ports,
         node_ip: pod.node_ip.clone().filter(|_| config.load_balancer.replicas <= 1),
+        bounds: exposure::Bounds::default(),
     };
     let exposure = KubernetesExposure { settings, client: client.clone(), owner };
     let load_balancers = match config.load_balancer.replicas {

@@ -5,10 +5,13 @@
 //! * Level-triggered: what is done follows from what is wanted and what is there, so a restart goes on where its
 //!   predecessor was, and strays of services that went meanwhile are removed.
 //! * Nothing is removed before everything that is there is known; and nothing without our labels is touched.
+//! * What a watch did not tell is found by the next list.
 //! * What is there already stays as it is: a Service keeps its cluster IP and node port across restarts of the
 //!   controller.
 
+use super::calls::{Problem, in_time};
 use super::reach::{self, Around};
+use super::watching::watching;
 use super::{Exposed, Exposure, Wanted};
 use crate::core::Outside;
 use crate::mirror::Mirror;
@@ -18,11 +21,10 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::Ingress;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use skyserve_kube::Advice;
 use skyserve_kube::kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use skyserve_kube::kube::runtime::WatchStreamExt;
-use skyserve_kube::kube::runtime::watcher::{self, Event, watcher};
+use skyserve_kube::kube::runtime::watcher::Event;
 use skyserve_kube::kube::{Api, Client, Resource, ResourceExt};
-use skyserve_kube::{Advice, advice, explain};
 use skyserve_manifests::Owner;
 use skyserve_manifests::endpoint::{self, EndpointInput};
 use skyserve_manifests::names::{
@@ -33,15 +35,33 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
 
-/// One answer of the API server; what takes longer is better asked again.
-const ANSWER_WAIT: Duration = Duration::from_secs(15);
-/// Pause before what failed is tried again; it doubles up to the longest.
-const PAUSE_MIN: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// News taken before what follows from them is done: groups what comes at once.
 const NEWS_AT_ONCE_MAX: usize = 256;
+
+/// How long things may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// One answer of the API server; what takes longer is better asked again.
+    pub answer: Duration,
+    /// Pause before what failed is tried again; it doubles up to the longest.
+    pub pause_first: Duration,
+    pub pause_max: Duration,
+    /// A watch can lose an event, or its connection die without a word; all is listed again this often (whole
+    /// seconds), as often as the controller lists replicas.
+    pub list_interval: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            answer: Duration::from_secs(15),
+            pause_first: Duration::from_millis(500),
+            pause_max: Duration::from_secs(30),
+            list_interval: Duration::from_secs(60),
+        }
+    }
+}
 
 /// Where and how endpoints are made reachable.
 #[derive(Debug, Clone)]
@@ -52,6 +72,7 @@ pub struct Settings {
     /// The controller's own node, whose ports lead to the load balancer; `None` where load balancers are pods of their
     /// own, and the node is one of theirs.
     pub node_ip: Option<String>,
+    pub bounds: Bounds,
 }
 
 /// Makes endpoints reachable by Kubernetes' own means.
@@ -73,15 +94,16 @@ enum News {
     Service(Box<Event<Service>>),
     Ingress(Box<Event<Ingress>>),
     Pod(Box<Event<Pod>>),
-    Trouble(watcher::Error),
+    Trouble(Problem),
 }
 
 impl Exposure for KubernetesExposure {
     async fn keep(self, mut wanted: watch::Receiver<Wanted>, tell: mpsc::Sender<Exposed>) {
         let mut news = self.watches();
         let mut owner = self.owner.clone();
+        let bounds = self.settings.bounds;
         let mut keeper = Keeper::new(self, tell);
-        let mut pause = PAUSE_MIN;
+        let mut pause = bounds.pause_first;
         loop {
             let now_wanted = wanted.borrow_and_update().clone();
             let now_owner = owner.borrow_and_update().clone();
@@ -96,7 +118,7 @@ impl Exposure for KubernetesExposure {
                 Some(first) = news.next() => keeper.take_all(first, &mut news),
                 () = tokio::time::sleep(pause), if !all_done => {}
             }
-            pause = if all_done { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+            pause = if all_done { bounds.pause_first } else { (pause * 2).min(bounds.pause_max) };
         }
     }
 }
@@ -121,7 +143,7 @@ impl KubernetesExposure {
         K: Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.settings.namespace);
-        let events = watcher(api, watcher::Config::default().labels(labels)).default_backoff();
+        let events = watching(api, labels, self.settings.bounds);
         events.map(move |event| event.map(Box::new).map_or_else(News::Trouble, news)).boxed()
     }
 }
@@ -171,11 +193,10 @@ impl Keeper {
             News::Service(event) => self.services.take(*event),
             News::Ingress(event) => self.ingresses.take(*event),
             News::Pod(event) => self.pods.take(*event),
-            News::Trouble(error) => {
-                let error = error.to_string();
-                if self.trouble.as_deref() != Some(error.as_str()) {
-                    tracing::warn!("changes of endpoints are not told for the moment, asking again: {error}");
-                    self.trouble = Some(error);
+            News::Trouble(Problem { text, .. }) => {
+                if self.trouble.as_ref() != Some(&text) {
+                    tracing::warn!("changes of endpoints are not told for the moment, asking again: {text}");
+                    self.trouble = Some(text);
                 }
                 return;
             }
@@ -189,6 +210,7 @@ impl Keeper {
     async fn reconcile(&mut self, wanted: &Wanted, owner: Option<&Owner>) -> bool {
         self.problems.retain(|name, _| wanted.contains_key(name));
         let with_ingress = self.settings.kind == EndpointKind::Ingress;
+        let answer = self.settings.bounds.answer;
         let Some(owner) = owner.filter(|_| self.services.is_complete()) else { return true };
         if with_ingress && !self.ingresses.is_complete() {
             return true;
@@ -198,10 +220,10 @@ impl Keeper {
             let (names, namespace) = (&settings.names, settings.namespace.as_str());
             let input = EndpointInput { names, namespace, owner, service: name, port: listening.port };
             let service = endpoint::service(&input, settings.kind);
-            let mut made = ensure(&self.services_api, &mut self.services, &service, is_as_wanted).await;
+            let mut made = ensure(&self.services_api, &mut self.services, &service, is_as_wanted, answer).await;
             if with_ingress && made.is_ok() {
                 let ingress = endpoint::ingress(&input);
-                made = ensure(&self.ingresses_api, &mut self.ingresses, &ingress, leads_to_the_same).await;
+                made = ensure(&self.ingresses_api, &mut self.ingresses, &ingress, leads_to_the_same, answer).await;
             }
             match made {
                 Ok(()) => drop(self.problems.remove(name)),
@@ -214,8 +236,8 @@ impl Keeper {
             }
         }
         let names: Vec<String> = wanted.keys().map(|name| self.settings.names.endpoint(name)).collect();
-        let services_gone = remove_others(&self.services_api, &self.services, &names).await;
-        let ingresses_gone = !with_ingress || remove_others(&self.ingresses_api, &self.ingresses, &names).await;
+        let services_gone = remove_others(&self.services_api, &self.services, &names, answer).await;
+        let ingresses_gone = !with_ingress || remove_others(&self.ingresses_api, &self.ingresses, &names, answer).await;
         self.problems.is_empty() && services_gone && ingresses_gone
     }
 
@@ -233,7 +255,7 @@ impl Keeper {
     }
 
     fn outside(&self, name: &str) -> Outside {
-        let Settings { names, namespace, kind, node_ip } = &self.settings;
+        let Settings { names, namespace, kind, node_ip, bounds: _ } = &self.settings;
         let object = names.endpoint(name);
         let path = endpoint::ingress_path(names, namespace, name);
         let node_ip = node_ip.as_deref().or_else(|| self.node_of_a_load_balancer());
@@ -267,6 +289,7 @@ async fn ensure<K>(
     mirror: &mut Mirror<K>,
     wanted: &K,
     is_as_wanted: fn(&K, &K) -> bool,
+    answer: Duration,
 ) -> Result<(), String>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
@@ -278,7 +301,7 @@ where
         Some(_) => {}
         None => {
             // The watch shows only what has our labels; what has not is somebody else's.
-            let found = in_time(api.get_opt(&name)).await.map_err(|problem| problem.text)?;
+            let found = in_time(answer, api.get_opt(&name)).await.map_err(|problem| problem.text)?;
             let is_ours = |found: &K| found.labels().get(CONTROLLER_LABEL) == wanted.labels().get(CONTROLLER_LABEL);
             if found.is_some_and(|found| !is_ours(&found)) {
                 let kind = K::kind(&());
@@ -289,13 +312,13 @@ where
         }
     }
     let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(wanted));
-    let applied = in_time(api.patch(&name, &params, &patch)).await.map_err(|problem| problem.text)?;
+    let applied = in_time(answer, api.patch(&name, &params, &patch)).await.map_err(|problem| problem.text)?;
     mirror.note(applied);
     Ok(())
 }
 
 /// Removes what belongs to no service any more; whether nothing is left to do.
-async fn remove_others<K>(api: &Api<K>, mirror: &Mirror<K>, wanted: &[String]) -> bool
+async fn remove_others<K>(api: &Api<K>, mirror: &Mirror<K>, wanted: &[String], answer: Duration) -> bool
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
@@ -307,9 +330,9 @@ where
         }
         let preconditions = Some(Preconditions { uid: object.uid(), resource_version: None });
         let params = DeleteParams { preconditions, ..DeleteParams::background() };
-        match in_time(api.delete(&name, &params)).await {
-            // Gone, or another by now, which the watch will show.
-            Ok(_) | Err(Problem { advice: Advice::NotFound | Advice::Conflict, .. }) => {}
+        match in_time(answer, api.delete(&name, &params)).await {
+            Ok(_) | Err(Problem { advice: Advice::NotFound, .. }) => {}
+            // Also a conflict: it may be another by now, which is to go as well once the watch shows it.
             Err(problem) => {
                 tracing::warn!(
                     "the {} {name} of a service that is gone cannot be removed: {}",
@@ -321,21 +344,6 @@ where
         }
     }
     all_done
-}
-
-struct Problem {
-    advice: Advice,
-    text: String,
-}
-
-async fn in_time<T>(call: impl Future<Output = skyserve_kube::kube::Result<T>>) -> Result<T, Problem> {
-    match timeout(ANSWER_WAIT, call).await {
-        Ok(answer) => answer.map_err(|error| Problem { advice: advice(&error), text: explain(&error) }),
-        Err(_) => {
-            let text = format!("the API server did not answer within {} s", ANSWER_WAIT.as_secs());
-            Err(Problem { advice: Advice::Retry { after: None }, text })
-        }
-    }
 }
 
 fn is_owned_alike<K: Resource>(found: &K, wanted: &K) -> bool {

@@ -1,10 +1,12 @@
 //! Endpoints on a fake cluster: made, found, kept, removed; and what goes wrong is told.
 #![allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
 
+mod matrix;
+
 use serde_json::{Value, json};
 use skyserve_controller::core::Outside;
-use skyserve_controller::exposure::{Exposed, Exposure, KubernetesExposure, Listening, Settings, Wanted};
-use skyserve_fake_kube::{FakeKube, Fault};
+use skyserve_controller::exposure::{Bounds, Exposed, Exposure, KubernetesExposure, Listening, Settings, Wanted};
+use skyserve_fake_kube::{FakeKube, Fault, StreamFault};
 use skyserve_manifests::names::{COMPONENT_ENDPOINT, COMPONENT_LABEL, CONTROLLER_LABEL, Names};
 use skyserve_manifests::{Owner, OwnerKind};
 use skyserve_spec::config::EndpointKind;
@@ -15,6 +17,16 @@ use tokio::time::timeout;
 const NAMESPACE: &str = "sky";
 /// How long anything may take before a test fails: far more than it does on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bounds that make a hung call a matter of a second, and not of a busy machine.
+fn bounds() -> Bounds {
+    Bounds {
+        answer: Duration::from_secs(1),
+        pause_first: Duration::from_millis(5),
+        pause_max: Duration::from_millis(50),
+        list_interval: Duration::from_secs(1),
+    }
+}
 
 struct Site {
     fake: FakeKube,
@@ -28,13 +40,17 @@ struct Site {
 impl Site {
     /// A controller whose node is 192.0.2.10, at work on a cluster.
     fn on(fake: FakeKube, kind: EndpointKind) -> Self {
+        Self::with(fake, kind, Bounds::default())
+    }
+
+    fn with(fake: FakeKube, kind: EndpointKind, bounds: Bounds) -> Self {
         let names = Names::of_user("0123abcd");
         let owner = Owner { kind: OwnerKind::Deployment, name: names.deployment(), uid: "owner-uid".into() };
         let (owner, owner_known) = watch::channel(Some(owner));
         let (wanted, wants) = watch::channel(Wanted::new());
         let (tell, told) = mpsc::channel(64);
-        let settings =
-            Settings { names: names.clone(), namespace: NAMESPACE.into(), kind, node_ip: Some("192.0.2.10".into()) };
+        let (namespace, node_ip) = (NAMESPACE.into(), Some("192.0.2.10".into()));
+        let settings = Settings { names: names.clone(), namespace, kind, node_ip, bounds };
         let exposure = KubernetesExposure { settings, client: fake.client().unwrap(), owner: owner_known };
         let task = tokio::spawn(exposure.keep(wants, tell)).abort_handle();
         Self { fake, names, wanted, owner, told, task }
@@ -55,16 +71,27 @@ impl Site {
 
     /// Waits until the cluster's Services are so.
     async fn until(&self, holds: impl Fn(&[Value]) -> bool) {
+        assert!(self.comes_to(holds).await, "{:#?}", self.objects());
+    }
+
+    /// Waits until the cluster's Services are so; false if they are not in time.
+    async fn comes_to(&self, holds: impl Fn(&[Value]) -> bool) -> bool {
         let wait = async {
             while !holds(&self.objects()) {
-                self.fake.changed().await;
+                // What changes between the look and the wait is looked at a moment later.
+                let _ = timeout(Duration::from_millis(20), self.fake.changed()).await;
             }
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{:#?}", self.objects()));
+        timeout(PATIENCE, wait).await.is_ok()
     }
 
     /// Waits until this is told of a service.
     async fn told(&mut self, service: &str, holds: impl Fn(&Outside) -> bool) -> Outside {
+        self.hears(service, holds).await.unwrap_or_else(|last| panic!("the last that was told: {last:?}"))
+    }
+
+    /// Waits until this is told of a service; the last that was told if that does not come in time.
+    async fn hears(&mut self, service: &str, holds: impl Fn(&Outside) -> bool) -> Result<Outside, Option<Exposed>> {
         let mut last = None;
         let wait = async {
             while let Some((name, outside)) = self.told.recv().await {
@@ -75,10 +102,7 @@ impl Site {
             }
             unreachable!("it goes on for ever")
         };
-        match timeout(PATIENCE, wait).await {
-            Ok(outside) => outside,
-            Err(_) => panic!("the last that was told: {last:?}"),
-        }
+        timeout(PATIENCE, wait).await.map_err(|_| last)
     }
 
     fn give_node_port(&self, service: &str, port: u16) {
@@ -201,4 +225,54 @@ async fn a_service_that_comes_again_under_its_name_is_told_again() {
     let again = Listening { port: 30001, incarnation: 2 };
     site.wanted.send_replace(Wanted::from([("a".to_owned(), again)]));
     site.told("a", reached_at("http://192.0.2.10:31234")).await;
+}
+
+#[tokio::test]
+async fn a_removal_that_meets_a_conflict_is_tried_again() {
+    let site = Site::new(EndpointKind::NodePort).await;
+    site.want(&[("a", 30001)]);
+    site.until(|objects| objects.len() == 1).await;
+    site.fake.fault("delete services", Fault::CONFLICT, 2);
+    site.want(&[]);
+    site.until(<[Value]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_removal_that_the_watch_does_not_tell_is_found_by_the_next_list() {
+    let fake = FakeKube::start().await.unwrap();
+    fake.fault("watch services", Fault::Stream(StreamFault::BookmarksOnly), 1);
+    let site = Site::with(fake, EndpointKind::NodePort, bounds());
+    site.want(&[("a", 30001)]);
+    site.until(|objects| objects.len() == 1 && site.fake.faults_left() == 0).await;
+    site.fake.remove("services", NAMESPACE, &site.names.endpoint("a"));
+    site.until(|objects| objects.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_answered_is_told_and_asked_again() {
+    for fault in [Fault::HangBefore, Fault::HangAfter] {
+        let fake = FakeKube::start().await.unwrap();
+        fake.fault("list services", fault, 1);
+        let mut site = Site::with(fake, EndpointKind::NodePort, bounds());
+        site.want(&[("a", 30001)]);
+        let is_told = |outside: &Outside| outside.note.as_ref().is_some_and(|note| note.contains("did not answer"));
+        site.told("a", is_told).await;
+        site.until(|objects| objects.len() == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ends_each_watch_at_once_is_asked_after_pauses() {
+    let fake = FakeKube::start().await.unwrap();
+    fake.fault("watch services", Fault::Stream(StreamFault::EndAtOnce), u32::MAX);
+    let bounds = Bounds { pause_first: PATIENCE * 2, pause_max: PATIENCE * 2, ..bounds() };
+    let site = Site::with(fake, EndpointKind::NodePort, bounds);
+    site.want(&[("a", 30001)]);
+    site.until(|objects| objects.len() == 1).await;
+    let watches = || site.fake.calls().iter().filter(|call| *call == "watch services").count();
+    // Whoever asked without a pause would have asked often by then.
+    let _ = timeout(Duration::from_millis(500), site.until(|_| watches() > 1)).await;
+    assert!(watches() <= 1, "{} watches", watches());
+    site.want(&[]);
+    site.until(<[Value]>::is_empty).await;
 }

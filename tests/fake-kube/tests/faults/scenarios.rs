@@ -3,7 +3,7 @@
 use crate::checks;
 use crate::rig::{Belief, NAMESPACE, PATIENCE, Rig, bounds, persist, spec};
 use serde_json::json;
-use skyserve_fake_kube::{Fault, StreamFault};
+use skyserve_fake_kube::{ChangeKind, Fault, StreamFault};
 use skyserve_model::launch::Stage;
 use skyserve_model::{Ended, LaunchSpec, Phase, ReplicaUid};
 use skyserve_provider::Provider;
@@ -104,6 +104,31 @@ async fn a_pod_that_stays_says_why_and_goes_when_it_may() {
     assert!(error.retryable && error.message.contains("node-1"), "{error:?}");
     rig.fake.kubelet(|kubelet| kubelet.is_away = false);
     provider.terminate(&spec.uid, 1_000).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_that_takes_the_name_between_the_look_and_the_delete_lives() {
+    let (rig, spec) = (Rig::new().await, spec(1));
+    let provider = rig.provider();
+    provider.launch(&spec).await.unwrap();
+    let name = rig.pod_name(&spec);
+    // The provider has looked, and its delete is on the way for so long that it is sent again.
+    rig.fake.fault("delete pods", Fault::HangBefore, 1);
+    let replace = async {
+        rig.until("the delete is on the way", |rig| rig.fake.faults_left() == 0).await;
+        rig.fake.remove("pods", NAMESPACE, &name);
+        let other = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "other"}]}});
+        rig.fake.create("pods", NAMESPACE, other).unwrap()
+    };
+    let (terminated, other) = tokio::join!(provider.terminate(&spec.uid, 1_000), replace);
+    terminated.unwrap();
+    let deletes = rig.fake.calls().iter().filter(|call| *call == "delete pods").count();
+    assert!(deletes > 1, "nothing was deleted by the name that it has now: nothing was shown");
+    let touched = rig.fake.history().iter().any(|change| {
+        change.object["metadata"]["uid"] == other["metadata"]["uid"]
+            && (change.kind == ChangeKind::Deleted || change.object["metadata"]["deletionTimestamp"].is_string())
+    });
+    assert!(!touched, "the pod that has the name now was deleted");
 }
 
 #[tokio::test]

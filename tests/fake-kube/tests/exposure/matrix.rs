@@ -1,0 +1,151 @@
+//! Each call, each fault, once and three times in a row: in the end there is a Service for each endpoint that is wanted,
+//! and none besides that is ours.
+
+use crate::{NAMESPACE, Site, bounds, reached_at};
+use serde_json::{Value, json};
+use skyserve_fake_kube::{FakeKube, Fault, StreamFault};
+use skyserve_spec::config::EndpointKind;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// Most of a life is waiting; more at once than this would wait for the processor.
+const LIVES_AT_ONCE: usize = 24;
+/// Somebody else's.
+const FOREIGN: &str = "other";
+
+/// What can go wrong with any call.
+fn anywhere() -> Vec<Fault> {
+    vec![
+        Fault::CONFLICT,
+        Fault::GONE,
+        Fault::BUSY,
+        Fault::INTERNAL,
+        Fault::UNAVAILABLE,
+        Fault::UNAUTHORIZED,
+        Fault::DENIED,
+        Fault::BadGateway,
+        Fault::ResetBefore,
+        Fault::ResetAfter,
+        Fault::HangBefore,
+        Fault::HangAfter,
+        Fault::HalfAnswer,
+    ]
+}
+
+fn of_watches() -> Vec<Fault> {
+    let streams = [
+        StreamFault::Drop,
+        StreamFault::BookmarksOnly,
+        StreamFault::End,
+        StreamFault::EndAtOnce,
+        StreamFault::Gone,
+        StreamFault::Internal,
+        StreamFault::Cut,
+        StreamFault::Silent,
+        StreamFault::Twice,
+    ];
+    streams.into_iter().map(Fault::Stream).collect()
+}
+
+#[derive(Debug, Clone)]
+struct Trial {
+    call: &'static str,
+    fault: Fault,
+    times: u32,
+}
+
+fn trials() -> Vec<Trial> {
+    let mut cells: Vec<(&'static str, Fault)> = Vec::new();
+    for call in ["get services", "patch services", "delete services", "list services", "watch services"] {
+        cells.extend(anywhere().into_iter().map(|fault| (call, fault)));
+    }
+    for call in ["patch services", "delete services"] {
+        cells.extend([3, 12].map(|calls| (call, Fault::Late { calls })));
+    }
+    cells.extend([1, 3, 20].map(|changes| ("list services", Fault::Stale { changes })));
+    cells.extend(of_watches().into_iter().map(|fault| ("watch services", fault)));
+    let trial = |(call, fault): (&'static str, Fault), times| Trial { call, fault, times };
+    cells.into_iter().flat_map(|cell| [1, 3].map(|times| trial(cell.clone(), times))).collect()
+}
+
+/// Endpoints come, one is removed by somebody, and one goes. Gives what was not as wanted.
+async fn live(trial: &Trial) -> Result<(), String> {
+    let fake = FakeKube::start().await.unwrap();
+    let foreign = fake.create("services", NAMESPACE, json!({ "metadata": { "name": FOREIGN } }));
+    fake.fault(trial.call, trial.fault.clone(), trial.times);
+    let mut site = Site::with(fake, EndpointKind::NodePort, bounds());
+    let (a, b) = (site.names.endpoint("a"), site.names.endpoint("b"));
+    let are = |objects: &[Value], names: &[&str]| {
+        let mut found: Vec<&str> = objects.iter().filter_map(|object| object["metadata"]["name"].as_str()).collect();
+        found.retain(|name| *name != FOREIGN);
+        found == names
+    };
+    let problem = |site: &Site, what: &str| Err(format!("{what}: {:?} {:?}", site.objects(), site.fake.calls()));
+
+    site.want(&[("a", 30001), ("b", 30002)]);
+    if !site.comes_to(|objects| are(objects, &[&a, &b])).await {
+        return problem(&site, "two are wanted");
+    }
+    let uid_of_b = uid(&site, &b);
+    site.fake.remove("services", NAMESPACE, &a);
+    if !site.comes_to(|objects| are(objects, &[&a, &b])).await {
+        return problem(&site, "one was removed and is wanted");
+    }
+    site.want(&[("b", 30002)]);
+    // What comes late has come when so many more have been asked.
+    let calls = match trial.fault {
+        Fault::Late { calls } => calls,
+        _ => 0,
+    };
+    let asked = site.fake.calls().len() + calls;
+    if !site.comes_to(|objects| are(objects, &[&b]) && site.fake.calls().len() >= asked).await {
+        return problem(&site, "one is wanted");
+    }
+    site.give_node_port("b", 31234);
+    if let Err(last) = site.hears("b", reached_at("http://192.0.2.10:31234")).await {
+        return problem(&site, &format!("its port is not told, but {last:?}"));
+    }
+    if !site.comes_to(|objects| are(objects, &[&b])).await {
+        return problem(&site, "one is still wanted");
+    }
+    if uid(&site, &b) != uid_of_b {
+        return problem(&site, "the one that nothing was done to is another now");
+    }
+    if !site.objects().iter().any(|object| Some(object) == foreign.as_ref()) {
+        return problem(&site, "somebody else's was touched");
+    }
+    if site.fake.faults_left() == trial.times {
+        return problem(&site, "the fault never came to pass: nothing was shown");
+    }
+    Ok(())
+}
+
+fn uid(site: &Site, name: &str) -> Option<Value> {
+    let object = site.objects().into_iter().find(|object| object["metadata"]["name"] == name)?;
+    Some(object["metadata"]["uid"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_goes_wrong_with_whichever_call_there_is_what_is_wanted() {
+    let mut lives = JoinSet::new();
+    let room = Arc::new(Semaphore::new(LIVES_AT_ONCE));
+    let trials = trials();
+    let count = trials.len();
+    for trial in trials {
+        let room = Arc::clone(&room);
+        lives.spawn(async move {
+            let _room = room.acquire().await.unwrap();
+            let result = live(&trial).await;
+            (trial, result)
+        });
+    }
+    let mut diverged = Vec::new();
+    while let Some(life) = lives.join_next().await {
+        if let (trial, Err(problem)) = life.unwrap() {
+            diverged.push(format!("{} × {:?} × {}: {problem}", trial.call, trial.fault, trial.times));
+        }
+    }
+    println!("{count} lives, {} diverged", diverged.len());
+    assert!(diverged.is_empty(), "{} of {count} diverged:\n{}", diverged.len(), diverged.join("\n"));
+}
