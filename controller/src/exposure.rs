@@ -1,10 +1,8 @@
 //! How requests from outside reach endpoints. Local endpoints are reached where they listen; on a cluster somebody has
 //! to make them reachable, and to learn where they are ([`KubernetesExposure`]).
 
-mod calls;
 mod kubernetes;
 mod reach;
-mod watching;
 
 pub use kubernetes::{Bounds, KubernetesExposure, Settings};
 

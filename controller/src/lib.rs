@@ -12,6 +12,7 @@ mod balancer;
 mod bundle_server;
 mod bundle_token;
 mod bundles;
+mod calls;
 mod clock;
 pub mod core;
 mod driver;
@@ -25,6 +26,7 @@ mod probe;
 mod rehearsal;
 mod routes;
 mod view;
+mod watching;
 
 pub use bundle_token::bundle_token;
 pub use load_balancers::{LoadBalancerPods, LoadBalancers, RoutesMap};

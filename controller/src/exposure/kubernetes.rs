@@ -9,12 +9,12 @@
 //! * What is there already stays as it is: a Service keeps its cluster IP and node port across restarts of the
 //!   controller.
 
-use super::calls::{Problem, in_time};
 use super::reach::{self, Around};
-use super::watching::watching;
 use super::{Exposed, Exposure, Wanted};
+use crate::calls::{Problem, in_time};
 use crate::core::Outside;
 use crate::mirror::Mirror;
+use crate::watching::watching;
 use futures_util::stream::{BoxStream, SelectAll};
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Pod, Service};

@@ -6,19 +6,18 @@
 
 use super::LoadBalancerPods;
 use crate::balancer;
+use crate::calls::Problem;
+use crate::exposure::Bounds;
 use crate::mirror::Mirror;
+use crate::watching::watching;
 use futures_util::{StreamExt, future};
 use k8s_openapi::api::core::v1::Pod;
-use skyserve_kube::chain;
-use skyserve_kube::kube::runtime::WatchStreamExt;
-use skyserve_kube::kube::runtime::watcher::{self, watcher};
 use skyserve_kube::kube::{Api, ResourceExt};
 use skyserve_manifests::names::{COMPONENT_LABEL, COMPONENT_LOAD_BALANCER, CONTROLLER_LABEL};
 use skyserve_routes::report::{Report, ServiceLoad};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -93,7 +92,7 @@ impl Drop for PodReports {
 async fn follow_pods(pods: LoadBalancerPods, tell: watch::Sender<Addresses>) {
     let labels = format!("{CONTROLLER_LABEL}={},{COMPONENT_LABEL}={COMPONENT_LOAD_BALANCER}", pods.names.controller);
     let api: Api<Pod> = Api::namespaced(pods.client, &pods.namespace);
-    let mut events = pin!(watcher(api, watcher::Config::default().labels(&labels)).default_backoff());
+    let mut events = watching(api, &labels, Bounds::default());
     let (mut mirror, mut trouble) = (Mirror::default(), None);
     while let Some(event) = events.next().await {
         match event {
@@ -101,8 +100,7 @@ async fn follow_pods(pods: LoadBalancerPods, tell: watch::Sender<Addresses>) {
                 mirror.take(event);
                 trouble = None;
             }
-            Err(error) => {
-                let error = chain(&error);
+            Err(Problem { text: error, .. }) => {
                 if trouble.as_ref() != Some(&error) {
                     tracing::warn!("changes of load balancers are not told for the moment, asking again: {error}");
                     trouble = Some(error);

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// Why a call came to nothing.
-pub(super) struct Problem {
-    pub(super) advice: Advice,
-    pub(super) text: String,
+pub(crate) struct Problem {
+    pub(crate) advice: Advice,
+    pub(crate) text: String,
 }
 
 impl From<kube::Error> for Problem {
@@ -24,7 +24,7 @@ impl From<Box<Status>> for Problem {
 }
 
 /// One call, once.
-pub(super) async fn in_time<T>(answer: Duration, call: impl Future<Output = kube::Result<T>>) -> Result<T, Problem> {
+pub(crate) async fn in_time<T>(answer: Duration, call: impl Future<Output = kube::Result<T>>) -> Result<T, Problem> {
     match timeout(answer, call).await {
         Ok(answered) => answered.map_err(Problem::from),
         Err(_) => {

@@ -3,8 +3,8 @@
 //!
 //! Every wait for an answer has a bound, and a server that fails or ends each watch at once is asked after a pause.
 
-use super::calls::{Problem, in_time};
-use super::kubernetes::Bounds;
+use crate::calls::{Problem, in_time};
+use crate::exposure::Bounds;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use serde::de::DeserializeOwned;
@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 const PAGE: u32 = 250;
 
 /// Tells of all objects with these labels, for ever. A list is told when it is whole.
-pub(super) fn watching<K>(api: Api<K>, labels: &str, bounds: Bounds) -> BoxStream<'static, Result<Event<K>, Problem>>
+pub(crate) fn watching<K>(api: Api<K>, labels: &str, bounds: Bounds) -> BoxStream<'static, Result<Event<K>, Problem>>
 where
     K: ResourceExt + Clone + DeserializeOwned + Debug + Send + 'static,
 {
