@@ -6,10 +6,14 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use skyserve_kube::Cluster;
 use skyserve_manifests::names::{CONTROLLER_LABEL, Names};
-use std::convert::Infallible;
+use std::io;
 use std::sync::{Arc, Mutex};
 
 type Answer = dyn Fn(&str) -> (u16, Value) + Send + Sync;
+
+/// Instead of a status: there is no answer, or the connection is lost.
+pub(crate) const HANGS: u16 = 0;
+pub(crate) const RESETS: u16 = 1;
 
 /// Answers `METHOD /path` (without the query), and writes down what it was asked.
 pub(crate) struct FakeApi {
@@ -30,8 +34,14 @@ impl FakeApi {
             let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
             asked.lock().unwrap().push(format!("{what}{query}"));
             let (status, body) = answer(&what);
-            let response = http::Response::builder().status(status).body(Body::from(body.to_string().into_bytes()));
-            async move { Ok::<_, Infallible>(response.unwrap()) }
+            let body = Body::from(body.to_string().into_bytes());
+            async move {
+                match status {
+                    HANGS => std::future::pending().await,
+                    RESETS => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+                    _ => Ok(http::Response::builder().status(status).body(body).unwrap()),
+                }
+            }
         });
         let cluster =
             Cluster { client: Client::new(service, "ns"), namespace: "ns".to_owned(), name: "test".to_owned() };

@@ -1,9 +1,10 @@
 use super::*;
-use crate::cluster::testing::{FakeApi, object, others_object, run, status};
+use crate::cluster::testing::{FakeApi, HANGS, RESETS, object, others_object, run, status};
 use serde_json::{Value, json};
 use skyserve_spec::config::Config;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 const IMAGE: &str = "example.com/sky:1";
 
@@ -294,4 +295,58 @@ fn who_may_not_see_config_maps_may_use_a_controller_that_is_there() {
         remote.ensure(&preparation, &mut Progress::start()).await.unwrap();
     });
     assert!(!api.asked().iter().any(|asked| is_write(asked)), "{:?}", api.asked());
+}
+
+/// `up` to a controller that can be talked to, on a cluster that answers `fault` to the first `times` of one call. Gives
+/// what came of it, and all that was asked.
+fn life(call: &str, fault: u16, times: u32) -> (Result<(), String>, Vec<String>) {
+    let (call, left) = (call.to_owned(), AtomicU32::new(times));
+    let api = FakeApi::answering(move |what| {
+        let is_met = what == call && left.load(Ordering::Relaxed) > 0;
+        if !is_met {
+            return empty_cluster(what);
+        }
+        left.fetch_sub(1, Ordering::Relaxed);
+        status(fault, "not now")
+    });
+    let outcome = run(async {
+        let remote = api.remote();
+        let preparation = remote.prepare(&everything(), IMAGE).await?;
+        remote.ensure(&preparation, &mut Progress::start()).await
+    });
+    (outcome.map(drop).map_err(|error: ClusterError| error.to_string()), api.asked())
+}
+
+fn writes(asked: &[String]) -> BTreeSet<&String> {
+    asked.iter().filter(|asked| is_write(asked)).collect()
+}
+
+#[test]
+fn whatever_goes_wrong_once_with_whichever_call_all_is_made() {
+    let (outcome, undisturbed) = life("", 0, 0);
+    outcome.unwrap();
+    let path = |asked: &String| asked.split('?').next().unwrap_or_default().to_owned();
+    let calls: BTreeSet<String> = undisturbed.iter().map(path).collect();
+    assert!(calls.len() > 30, "{calls:?}");
+    for call in &calls {
+        for fault in [429, 500, 502, 503, 504, RESETS] {
+            let (outcome, asked) = life(call, fault, 1);
+            assert!(asked.len() > undisturbed.len(), "{call} x {fault} came to pass");
+            assert_eq!(outcome, Ok(()), "{call} x {fault}");
+            assert_eq!(writes(&asked), writes(&undisturbed), "{call} x {fault}");
+        }
+        // What lasts, and no answer at all, is told; and nothing is made before everything was judged.
+        for (fault, times) in [(503, u32::MAX), (RESETS, u32::MAX), (HANGS, 1), (HANGS, u32::MAX)] {
+            let (outcome, asked) = life(call, fault, times);
+            let Err(error) = outcome else {
+                assert_eq!(writes(&asked), writes(&undisturbed), "{call} x {fault}");
+                continue;
+            };
+            assert!(error.contains("cannot ") || error.contains("no answer"), "{call} x {fault}: {error}");
+            let is_judged =
+                asked.iter().filter(|asked| asked.contains("dryRun=All")).map(path).collect::<BTreeSet<_>>();
+            let to_judge = undisturbed.iter().filter(|asked| asked.contains("dryRun=All")).map(path).collect();
+            assert!(writes(&asked).is_empty() || is_judged == to_judge, "{call} x {fault}: {asked:?}");
+        }
+    }
 }
