@@ -61,3 +61,33 @@ where
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use skyserve_kube::kube::core::Status;
+    use std::cell::Cell;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_asked_for_until_it_is_told_whatever_the_answers_are() {
+        let asked = Cell::new(0);
+        let ask = || {
+            asked.set(asked.get() + 1);
+            let time = asked.get();
+            async move {
+                match time {
+                    1..=6 => {
+                        let code = [401, 403, 404, 409, 429, 500][time - 1];
+                        Err(kube::Error::Api(Box::new(Status::failure("not now", "Failed").with_code(code))))
+                    }
+                    7 => std::future::pending().await,
+                    8 => Err(kube::Error::Service(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)))),
+                    9 => Ok(None),
+                    _ => Ok(Some("10.0.0.7")),
+                }
+            }
+        };
+        assert_eq!(until_told("the cluster IP", ask).await, "10.0.0.7");
+        assert_eq!(asked.get(), 10);
+    }
+}

@@ -1,5 +1,5 @@
-//! Each call, each fault, once and three times in a row: in the end there is a Service for each endpoint that is wanted,
-//! and none besides that is ours.
+//! Each call, each fault, once and three times in a row: in the end there is a Service (and an Ingress, where endpoints
+//! are reached through one) for each endpoint that is wanted, and none besides that is ours.
 
 use crate::{NAMESPACE, Site, bounds, reached_at};
 use serde_json::{Value, json};
@@ -50,46 +50,54 @@ fn of_watches() -> Vec<Fault> {
 
 #[derive(Debug, Clone)]
 struct Trial {
-    call: &'static str,
+    /// Such as `get services`.
+    call: String,
     fault: Fault,
     times: u32,
 }
 
 fn trials() -> Vec<Trial> {
     let mut cells: Vec<(&'static str, Fault)> = Vec::new();
-    for call in ["get services", "patch services", "delete services", "list services", "watch services"] {
-        cells.extend(anywhere().into_iter().map(|fault| (call, fault)));
+    for verb in ["get", "patch", "delete", "list", "watch"] {
+        cells.extend(anywhere().into_iter().map(|fault| (verb, fault)));
     }
-    for call in ["patch services", "delete services"] {
-        cells.extend([3, 12].map(|calls| (call, Fault::Late { calls })));
+    for verb in ["patch", "delete"] {
+        cells.extend([3, 12].map(|calls| (verb, Fault::Late { calls })));
     }
-    cells.extend([1, 3, 20].map(|changes| ("list services", Fault::Stale { changes })));
-    cells.extend(of_watches().into_iter().map(|fault| ("watch services", fault)));
-    let trial = |(call, fault): (&'static str, Fault), times| Trial { call, fault, times };
-    cells.into_iter().flat_map(|cell| [1, 3].map(|times| trial(cell.clone(), times))).collect()
+    cells.extend([1, 3, 20].map(|changes| ("list", Fault::Stale { changes })));
+    cells.extend(of_watches().into_iter().map(|fault| ("watch", fault)));
+    let mut trials = Vec::new();
+    for kind in ["services", "ingresses"] {
+        for (verb, fault) in &cells {
+            let trial = |times| Trial { call: format!("{verb} {kind}"), fault: fault.clone(), times };
+            trials.extend([1, 3].map(trial));
+        }
+    }
+    trials
 }
 
 /// Endpoints come, one is removed by somebody, and one goes. Gives what was not as wanted.
 async fn live(trial: &Trial) -> Result<(), String> {
     let fake = FakeKube::start().await.unwrap();
-    let foreign = fake.create("services", NAMESPACE, json!({ "metadata": { "name": FOREIGN } }));
-    fake.fault(trial.call, trial.fault.clone(), trial.times);
-    let mut site = Site::with(fake, EndpointKind::NodePort, bounds());
+    let with_ingress = trial.call.ends_with("ingresses");
+    let (kind, faulty) =
+        if with_ingress { (EndpointKind::Ingress, "ingresses") } else { (EndpointKind::NodePort, "services") };
+    let foreign = fake.create(faulty, NAMESPACE, json!({ "metadata": { "name": FOREIGN } }));
+    fake.fault(&trial.call, trial.fault.clone(), trial.times);
+    let mut site = Site::with(fake, kind, bounds());
     let (a, b) = (site.names.endpoint("a"), site.names.endpoint("b"));
-    let are = |objects: &[Value], names: &[&str]| {
-        let mut found: Vec<&str> = objects.iter().filter_map(|object| object["metadata"]["name"].as_str()).collect();
-        found.retain(|name| *name != FOREIGN);
-        found == names
+    let problem = |site: &Site, what: &str| {
+        let all = (site.objects(), site.fake.objects("ingresses", NAMESPACE));
+        Err(format!("{what}: {all:?} {:?}", site.fake.calls()))
     };
-    let problem = |site: &Site, what: &str| Err(format!("{what}: {:?} {:?}", site.objects(), site.fake.calls()));
 
     site.want(&[("a", 30001), ("b", 30002)]);
-    if !site.comes_to(|objects| are(objects, &[&a, &b])).await {
+    if !comes_to(&site, with_ingress, &[&a, &b], 0).await {
         return problem(&site, "two are wanted");
     }
-    let uid_of_b = uid(&site, &b);
-    site.fake.remove("services", NAMESPACE, &a);
-    if !site.comes_to(|objects| are(objects, &[&a, &b])).await {
+    let uid_of_b = uid(&site, faulty, &b);
+    site.fake.remove(faulty, NAMESPACE, &a);
+    if !comes_to(&site, with_ingress, &[&a, &b], 0).await {
         return problem(&site, "one was removed and is wanted");
     }
     site.want(&[("b", 30002)]);
@@ -99,20 +107,28 @@ async fn live(trial: &Trial) -> Result<(), String> {
         _ => 0,
     };
     let asked = site.fake.calls().len() + calls;
-    if !site.comes_to(|objects| are(objects, &[&b]) && site.fake.calls().len() >= asked).await {
+    if !comes_to(&site, with_ingress, &[&b], asked).await {
         return problem(&site, "one is wanted");
     }
-    site.give_node_port("b", 31234);
-    if let Err(last) = site.hears("b", reached_at("http://192.0.2.10:31234")).await {
-        return problem(&site, &format!("its port is not told, but {last:?}"));
+    let reached = if with_ingress {
+        let ready =
+            |object: &mut Value| object["status"] = json!({ "loadBalancer": { "ingress": [{ "ip": "203.0.113.7" }] } });
+        site.fake.change("ingresses", NAMESPACE, &b, ready);
+        format!("http://203.0.113.7{}", skyserve_manifests::endpoint::ingress_path(&site.names, NAMESPACE, "b"))
+    } else {
+        site.give_node_port("b", 31234);
+        "http://192.0.2.10:31234".to_owned()
+    };
+    if let Err(last) = site.hears("b", reached_at(&reached)).await {
+        return problem(&site, &format!("where it is reached is not told, but {last:?}"));
     }
-    if !site.comes_to(|objects| are(objects, &[&b])).await {
+    if !comes_to(&site, with_ingress, &[&b], 0).await {
         return problem(&site, "one is still wanted");
     }
-    if uid(&site, &b) != uid_of_b {
+    if uid(&site, faulty, &b) != uid_of_b {
         return problem(&site, "the one that nothing was done to is another now");
     }
-    if !site.objects().iter().any(|object| Some(object) == foreign.as_ref()) {
+    if !site.fake.objects(faulty, NAMESPACE).iter().any(|object| Some(object) == foreign.as_ref()) {
         return problem(&site, "somebody else's was touched");
     }
     if site.fake.faults_left() == trial.times {
@@ -121,9 +137,20 @@ async fn live(trial: &Trial) -> Result<(), String> {
     Ok(())
 }
 
-fn uid(site: &Site, name: &str) -> Option<Value> {
-    let object = site.objects().into_iter().find(|object| object["metadata"]["name"] == name)?;
+fn uid(site: &Site, kind: &str, name: &str) -> Option<Value> {
+    let object = site.fake.objects(kind, NAMESPACE).into_iter().find(|object| object["metadata"]["name"] == name)?;
     Some(object["metadata"]["uid"].clone())
+}
+
+/// Waits until what is ours is just what has these names, and so many calls were made.
+async fn comes_to(site: &Site, with_ingress: bool, names: &[&str], calls: usize) -> bool {
+    let are = |objects: &[Value]| {
+        let mut found: Vec<&str> = objects.iter().filter_map(|object| object["metadata"]["name"].as_str()).collect();
+        found.retain(|name| *name != FOREIGN);
+        found == names
+    };
+    let ingresses_are = || !with_ingress || are(&site.fake.objects("ingresses", NAMESPACE));
+    site.comes_to(|services| are(services) && ingresses_are() && site.fake.calls().len() >= calls).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
