@@ -140,8 +140,9 @@ pub(super) fn turned_not_ready(change: &Change) -> bool {
 pub(super) fn log_changes(service: &str, changes: &[Change], before: ServiceStatus, after: ServiceStatus) {
     for change in changes {
         if let Change::InsertReplica { replica, .. } | Change::UpdateReplica { replica, .. } = change {
-            let reason = replica.reason.as_deref().unwrap_or("-");
-            tracing::info!(service, replica = replica.id.0, status = replica.status.name(), "{reason}");
+            let (id, status) = (replica.id.0, replica.status.name());
+            let reason = replica.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+            tracing::info!(service, replica = id, status, "replica {id} is {status}{reason}");
         }
     }
     if before != after {

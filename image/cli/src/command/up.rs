@@ -203,7 +203,9 @@ async fn until_listening(
     let mut watch = Watch::new(client.clone());
     let mut view = view;
     while !view.endpoint_listens {
-        progress.now(&format!("waiting for the endpoint {}", view.endpoint));
+        // On a cluster it has no address yet.
+        let which = if view.endpoint.is_empty() { format!("of {}", view.name) } else { view.endpoint.clone() };
+        progress.now(&format!("waiting for the endpoint {which}"));
         view = next_view(&mut watch, &view.name).await?;
     }
     Ok(view)
