@@ -222,6 +222,12 @@ impl Drop for TestHome {
     }
 }
 
+/// Stops an init that the test started, in order.
+pub fn stop(mut init: Child) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(init.id() as i32), Signal::SIGTERM);
+    wait::until_true("init to end", || init.try_wait().unwrap().is_some());
+}
+
 /// The repository's own copy of the seed's `http_service.yaml`.
 pub fn http_service() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/http_service.yaml")

@@ -1,6 +1,6 @@
 //! Fault campaign 8: roles that the kernel ends because their memory cgroup is full.
 
-use crate::home::{TestHome, http_service};
+use crate::home::{TestHome, http_service, stop};
 use crate::kill_under_load::under_load;
 use crate::load::get_once;
 use crate::processes::{self, Process};
@@ -113,10 +113,9 @@ fn campaign_8_a_role_that_has_no_memory_left_is_killed_and_comes_back() {
         }
     });
     home.kill_runtime();
-    let mut init = home.init();
+    let init = home.init();
     is_same();
     home.ok(&["down", "-y", "web"]);
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(init.id() as i32), Signal::SIGTERM);
-    wait::until_true("init to end", || init.try_wait().unwrap().is_some());
+    stop(init);
     home.assert_nothing_left();
 }

@@ -1,10 +1,9 @@
 //! The seed's persisted scripts: run once they are on disk, replayed on every restart.
 
-use crate::home::{TestHome, binary};
+use crate::home::{TestHome, binary, stop};
 use crate::wait;
 use nix::sys::signal::Signal;
 use std::fs;
-use std::process::Child;
 
 /// A script that notes its name, then runs `rest`.
 fn script(home: &TestHome, name: &str, rest: &str) -> String {
@@ -16,11 +15,6 @@ fn script(home: &TestHome, name: &str, rest: &str) -> String {
 fn notes(home: &TestHome) -> Vec<String> {
     let notes = fs::read_to_string(home.path().join("notes")).unwrap_or_default();
     notes.lines().map(str::to_owned).collect()
-}
-
-fn stop(mut init: Child) {
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(init.id() as i32), Signal::SIGTERM);
-    wait::until_true("init to end", || init.try_wait().unwrap().is_some());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Fault campaign 4: a home that can no longer be written, under the whole product.
 
-use crate::home::{TestHome, http_service};
+use crate::home::{TestHome, http_service, stop};
 use crate::load::Load;
 use crate::wait;
 use nix::sys::signal::Signal;
@@ -124,14 +124,13 @@ fn campaign_4_on_a_disk_that_went_read_only_traffic_goes_on_and_once_it_is_mende
     home.processes().iter().for_each(|process| process.kill(Signal::SIGKILL));
     wait::until_true("everything to be gone", || home.processes().is_empty());
     disk.mend();
-    let mut init = home.init();
+    let init = home.init();
     wait::until_true("a replica in the place of the one that was killed", || {
         home.replicas("kept", "READY").iter().any(|replica| replica["id"] != before["id"])
     });
     assert!(home.service("web").is_none(), "what was refused was not stored");
     home.ok(&["down", "-y", "kept"]);
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(init.id() as i32), Signal::SIGTERM);
-    wait::until_true("init to end", || init.try_wait().unwrap().is_some());
+    stop(init);
     home.assert_nothing_left();
 }
 

@@ -21,7 +21,10 @@ impl<S: Store> Core<S> {
 
     pub(super) fn listed(&mut self, observations: &[Observation], began_at: Timestamp, now: Timestamp) {
         self.listing = false;
-        self.revision += u64::from(!std::mem::replace(&mut self.has_listed, true));
+        if !self.has_listed {
+            self.has_listed = true;
+            self.revision += 1;
+        }
         self.list_at = if self.list_again { now } else { now.plus_ms(LIST_INTERVAL_MS) };
         let mut seen = BTreeSet::new();
         for observation in observations {

@@ -50,6 +50,20 @@ pub enum StreamFault {
     Twice,
 }
 
+impl StreamFault {
+    pub const ALL: [Self; 9] = [
+        Self::Drop,
+        Self::BookmarksOnly,
+        Self::End,
+        Self::EndAtOnce,
+        Self::Gone,
+        Self::Internal,
+        Self::Cut,
+        Self::Silent,
+        Self::Twice,
+    ];
+}
+
 impl Fault {
     pub const CONFLICT: Self =
         Self::refuse(409, "Conflict", "the object has been modified; please apply your changes to the latest version");

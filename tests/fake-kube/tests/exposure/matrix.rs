@@ -33,21 +33,6 @@ fn anywhere() -> Vec<Fault> {
     ]
 }
 
-fn of_watches() -> Vec<Fault> {
-    let streams = [
-        StreamFault::Drop,
-        StreamFault::BookmarksOnly,
-        StreamFault::End,
-        StreamFault::EndAtOnce,
-        StreamFault::Gone,
-        StreamFault::Internal,
-        StreamFault::Cut,
-        StreamFault::Silent,
-        StreamFault::Twice,
-    ];
-    streams.into_iter().map(Fault::Stream).collect()
-}
-
 #[derive(Debug, Clone)]
 struct Trial {
     /// Such as `get services`.
@@ -65,7 +50,7 @@ fn trials() -> Vec<Trial> {
         cells.extend([3, 12].map(|calls| (verb, Fault::Late { calls })));
     }
     cells.extend([1, 3, 20].map(|changes| ("list", Fault::Stale { changes })));
-    cells.extend(of_watches().into_iter().map(|fault| ("watch", fault)));
+    cells.extend(StreamFault::ALL.map(Fault::Stream).into_iter().map(|fault| ("watch", fault)));
     let mut trials = Vec::new();
     for kind in ["services", "ingresses"] {
         for (verb, fault) in &cells {

@@ -31,21 +31,6 @@ fn applied() -> Vec<Fault> {
     vec![Fault::ResetAfter, Fault::HangAfter, Fault::Late { calls: 3 }, Fault::Late { calls: 12 }]
 }
 
-fn of_watches() -> Vec<Fault> {
-    let streams = [
-        StreamFault::Drop,
-        StreamFault::BookmarksOnly,
-        StreamFault::End,
-        StreamFault::EndAtOnce,
-        StreamFault::Gone,
-        StreamFault::Internal,
-        StreamFault::Cut,
-        StreamFault::Silent,
-        StreamFault::Twice,
-    ];
-    streams.into_iter().map(Fault::Stream).collect()
-}
-
 fn trials() -> Vec<Trial> {
     let mut cells: Vec<(&'static str, Fault)> = Vec::new();
     for call in ["create pods", "create secrets", "get pods", "delete pods", "get pods/log", "list pods", "watch pods"]
@@ -57,7 +42,7 @@ fn trials() -> Vec<Trial> {
     }
     cells.push(("create pods", Fault::QUOTA));
     cells.extend([1, 3, 20].map(|changes| ("list pods", Fault::Stale { changes })));
-    cells.extend(of_watches().into_iter().map(|fault| ("watch pods", fault)));
+    cells.extend(StreamFault::ALL.map(Fault::Stream).into_iter().map(|fault| ("watch pods", fault)));
     let trial =
         |(call, fault): (&'static str, Fault), times| Trial { call, fault, times, lists: true, patience: PATIENCE };
     cells.into_iter().flat_map(|cell| [1, 3].map(|times| trial(cell.clone(), times))).collect()
