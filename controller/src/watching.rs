@@ -68,17 +68,9 @@ where
                 self.pause = (self.pause * 2).min(self.bounds.pause_max);
             }
             if let Err(problem) = self.step().await {
-                (self.stream, self.rest) = (None, Some(Duration::ZERO));
-                match problem.advice {
-                    Advice::Relist => self.place = None,
-                    Advice::Retry { after } => self.rest = Some(after.unwrap_or_default()),
-                    Advice::AlreadyExists
-                    | Advice::Conflict
-                    | Advice::NotFound
-                    | Advice::Unauthorized
-                    | Advice::Forbidden
-                    | Advice::QuotaExceeded
-                    | Advice::Refused => {}
+                (self.stream, self.rest) = (None, Some(problem.advice.pause()));
+                if problem.advice == Advice::Relist {
+                    self.place = None;
                 }
                 return Err(problem);
             }

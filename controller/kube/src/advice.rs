@@ -45,6 +45,14 @@ impl Advice {
             Self::NotFound | Self::Refused => false,
         }
     }
+
+    /// How long the server wants to be left alone before it is asked again; zero if it does not say.
+    pub fn pause(self) -> Duration {
+        match self {
+            Self::Retry { after } => after.unwrap_or_default(),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// Reads the API server's status, by its reason and code.

@@ -111,22 +111,14 @@ impl Watch {
 
     async fn recover(&mut self, error: &CallError) {
         self.stream = None;
-        let mut after = Duration::ZERO;
-        match error.advice() {
-            Advice::Relist => self.version = None,
-            Advice::Retry { after: named } => after = named.unwrap_or_default(),
-            Advice::AlreadyExists
-            | Advice::Conflict
-            | Advice::NotFound
-            | Advice::Unauthorized
-            | Advice::Forbidden
-            | Advice::QuotaExceeded
-            | Advice::Refused => {}
+        let advice = error.advice();
+        if advice == Advice::Relist {
+            self.version = None;
         }
         if !std::mem::replace(&mut self.told, true) {
             tracing::warn!("changes of pods are not told for the moment, asking again: {error}");
         }
-        self.pause(after).await;
+        self.pause(advice.pause()).await;
     }
 
     async fn pause(&mut self, at_least: Duration) {

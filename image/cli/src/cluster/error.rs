@@ -47,7 +47,7 @@ impl ClusterError {
     /// How long the API server wants to be left alone first.
     pub(crate) fn pause(&self) -> Duration {
         match self {
-            Self::Api { advice: Advice::Retry { after: Some(after) }, .. } => *after,
+            Self::Api { advice, .. } => advice.pause(),
             _ => Duration::ZERO,
         }
     }
